@@ -47,9 +47,9 @@ func (e *Escape) Read(p []byte) (int, error) {
 		out := e.filter(p[:n])
 		if e.err == nil && err != nil {
 			e.err = err
-			if e.pending && err == io.EOF && len(out) < len(p) {
+			if e.pending && err == io.EOF {
 				e.pending = false
-				out = append(out, ctrlA)
+				out = append(out, ctrlA) // p has room: the Ctrl-A is not in out
 			}
 		}
 		if len(out) > 0 || err == nil && n == 0 {

@@ -79,7 +79,7 @@ func (r *Raw) Restore() error {
 // ends the process without running the deferred calls of the others.
 func (r *Raw) Guard() {
 	if v := recover(); v != nil {
-		r.Restore()
+		_ = r.Restore() // the panic is the news
 		panic(v)
 	}
 }
