@@ -1,7 +1,7 @@
 # What every step of the guest build shares: places, progress, digests, stamps, the lock. Sourced, never run.
 
 GUEST=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-CACHE=${QENEX_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/qenex}
+CACHE=${QENEX_CACHE:-$HOME/.cache/qenex}
 OUT=$CACHE/guest  # finished artefacts: everything here is whole
 WORK=$CACHE/work  # downloads, unpacked sources, half-made things
 STAMPS=$WORK/stamps
