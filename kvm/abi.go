@@ -43,7 +43,8 @@ const (
 const CPUIDFlagSignificantIndex = 1
 
 // FPU is struct kvm_fpu: x87 and SSE state. XMM holds 16 registers, FTWX the
-// abridged tag word as FXSAVE writes it.
+// abridged tag word as FXSAVE writes it. The kernel neither reads nor writes MXCSR
+// here: it is in XSave, bytes 24 to 27.
 type FPU struct {
 	FPR        [8][16]byte
 	FCW        uint16

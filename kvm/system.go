@@ -35,7 +35,9 @@ func OpenPath(path string) (*System, error) {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV), errors.Is(err, unix.ENXIO):
 		return nil, fmt.Errorf("open %s: %w (%w): load kvm_amd or kvm_intel, or enable virtualization in the firmware or the outer hypervisor", path, ErrNoDevice, err)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("open %s: %w (%w): add your user to the kvm group, or run as root", path, ErrPermission, err)
+		return nil, fmt.Errorf("open %s: %w (%w): add your user to the kvm group, or run as root; a container needs the device passed in", path, ErrPermission, err)
+	case errors.Is(err, unix.EISDIR), errors.Is(err, unix.ENOTDIR):
+		return nil, fmt.Errorf("open %s: %w (%w): name the KVM device, usually /dev/kvm", path, ErrNotKVM, err)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -43,11 +45,11 @@ func OpenPath(path string) (*System, error) {
 	v, err := s.fd.ioctlArg("KVM_GET_API_VERSION", 0x00, 0)
 	if err != nil {
 		s.Close()
-		return nil, fmt.Errorf("%w: %w", ErrNotKVM, err)
+		return nil, fmt.Errorf("open %s: %w (%w): name the KVM device, usually /dev/kvm", path, ErrNotKVM, err)
 	}
 	if v != APIVersion {
 		s.Close()
-		return nil, fmt.Errorf("%s: %w: API version %d, need %d", path, ErrNotKVM, v, APIVersion)
+		return nil, fmt.Errorf("open %s: %w: API version %d, need %d: update the host kernel", path, ErrNotKVM, v, APIVersion)
 	}
 	if s.runSize, err = s.fd.ioctlArg("KVM_GET_VCPU_MMAP_SIZE", 0x04, 0); err != nil {
 		s.Close()

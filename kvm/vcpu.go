@@ -2,6 +2,7 @@ package kvm
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
@@ -20,40 +21,41 @@ func (c *VCPU) ID() int { return c.id }
 
 // Close unmaps kvm_run and drops the descriptor. No other method may run meanwhile.
 func (c *VCPU) Close() error {
+	var unmap error
 	if c.run != nil {
 		if err := unix.Munmap(c.run); err != nil {
-			return fmt.Errorf("unmap kvm_run of vCPU %d: %w", c.id, err)
+			unmap = fmt.Errorf("unmap kvm_run of vCPU %d: %w", c.id, err)
 		}
 		c.run = nil
 	}
-	return c.fd.close()
+	return errors.Join(unmap, c.fd.close())
 }
 
 // EnableCap turns on a vCPU capability with up to four arguments.
 func (c *VCPU) EnableCap(cp Capability, args ...uint64) error { return enableCap(c.fd, cp, args) }
 
 // Regs reads the general registers.
-func (c *VCPU) Regs() (Regs, error) {
-	var r Regs
-	return r, get(c.fd, "KVM_GET_REGS", 0x81, &r)
+func (c *VCPU) Regs() (r Regs, err error) {
+	err = get(c.fd, "KVM_GET_REGS", 0x81, &r)
+	return r, err
 }
 
 // SetRegs writes the general registers.
 func (c *VCPU) SetRegs(r *Regs) error { return set(c.fd, "KVM_SET_REGS", 0x82, r) }
 
 // Sregs reads segment, table and control registers.
-func (c *VCPU) Sregs() (Sregs, error) {
-	var s Sregs
-	return s, get(c.fd, "KVM_GET_SREGS", 0x83, &s)
+func (c *VCPU) Sregs() (s Sregs, err error) {
+	err = get(c.fd, "KVM_GET_SREGS", 0x83, &s)
+	return s, err
 }
 
 // SetSregs writes segment, table and control registers.
 func (c *VCPU) SetSregs(s *Sregs) error { return set(c.fd, "KVM_SET_SREGS", 0x84, s) }
 
 // FPU reads x87 and SSE state.
-func (c *VCPU) FPU() (FPU, error) {
-	var f FPU
-	return f, get(c.fd, "KVM_GET_FPU", 0x8C, &f)
+func (c *VCPU) FPU() (f FPU, err error) {
+	err = get(c.fd, "KVM_GET_FPU", 0x8C, &f)
+	return f, err
 }
 
 // SetFPU writes x87 and SSE state.
@@ -62,25 +64,26 @@ func (c *VCPU) SetFPU(f *FPU) error { return set(c.fd, "KVM_SET_FPU", 0x8D, f) }
 // XSave reads the XSAVE area.
 func (c *VCPU) XSave() (*XSave, error) {
 	x := new(XSave)
-	return x, get(c.fd, "KVM_GET_XSAVE", 0xA4, x)
+	err := get(c.fd, "KVM_GET_XSAVE", 0xA4, x)
+	return x, err
 }
 
 // SetXSave writes the XSAVE area.
 func (c *VCPU) SetXSave(x *XSave) error { return set(c.fd, "KVM_SET_XSAVE", 0xA5, x) }
 
 // XCRs reads the extended control registers.
-func (c *VCPU) XCRs() (XCRs, error) {
-	var x XCRs
-	return x, get(c.fd, "KVM_GET_XCRS", 0xA6, &x)
+func (c *VCPU) XCRs() (x XCRs, err error) {
+	err = get(c.fd, "KVM_GET_XCRS", 0xA6, &x)
+	return x, err
 }
 
 // SetXCRs writes the extended control registers.
 func (c *VCPU) SetXCRs(x *XCRs) error { return set(c.fd, "KVM_SET_XCRS", 0xA7, x) }
 
 // DebugRegs reads DR0-3, DR6 and DR7.
-func (c *VCPU) DebugRegs() (DebugRegs, error) {
-	var d DebugRegs
-	return d, get(c.fd, "KVM_GET_DEBUGREGS", 0xA1, &d)
+func (c *VCPU) DebugRegs() (d DebugRegs, err error) {
+	err = get(c.fd, "KVM_GET_DEBUGREGS", 0xA1, &d)
+	return d, err
 }
 
 // SetDebugRegs writes DR0-3, DR6 and DR7.
@@ -89,25 +92,26 @@ func (c *VCPU) SetDebugRegs(d *DebugRegs) error { return set(c.fd, "KVM_SET_DEBU
 // LAPIC reads the in-kernel local APIC's registers.
 func (c *VCPU) LAPIC() (*LAPICState, error) {
 	l := new(LAPICState)
-	return l, get(c.fd, "KVM_GET_LAPIC", 0x8E, l)
+	err := get(c.fd, "KVM_GET_LAPIC", 0x8E, l)
+	return l, err
 }
 
 // SetLAPIC writes the in-kernel local APIC's registers.
 func (c *VCPU) SetLAPIC(l *LAPICState) error { return set(c.fd, "KVM_SET_LAPIC", 0x8F, l) }
 
 // MPState reads the multiprocessing state (MPStateRunnable and so on).
-func (c *VCPU) MPState() (uint32, error) {
-	var s uint32
-	return s, get(c.fd, "KVM_GET_MP_STATE", 0x98, &s)
+func (c *VCPU) MPState() (s uint32, err error) {
+	err = get(c.fd, "KVM_GET_MP_STATE", 0x98, &s)
+	return s, err
 }
 
 // SetMPState writes the multiprocessing state.
 func (c *VCPU) SetMPState(s uint32) error { return set(c.fd, "KVM_SET_MP_STATE", 0x99, &s) }
 
 // Events reads pending exceptions, interrupts and NMIs.
-func (c *VCPU) Events() (VCPUEvents, error) {
-	var e VCPUEvents
-	return e, get(c.fd, "KVM_GET_VCPU_EVENTS", 0x9F, &e)
+func (c *VCPU) Events() (e VCPUEvents, err error) {
+	err = get(c.fd, "KVM_GET_VCPU_EVENTS", 0x9F, &e)
+	return e, err
 }
 
 // SetEvents writes pending exceptions, interrupts and NMIs.
@@ -138,8 +142,8 @@ func (c *VCPU) SetTSCKHz(khz int) error {
 	return err
 }
 
-// msrBatch is the most MSRs one ioctl takes (MAX_IO_MSRS in the kernel).
-const msrBatch = 256
+// msrBatch is the most MSRs one ioctl takes: fewer than MAX_IO_MSRS, 256, in the kernel.
+const msrBatch = 255
 
 // MSRs reads the values of the given MSRs. MSRs that KVM refuses to read are left out.
 func (c *VCPU) MSRs(index []uint32) ([]MSREntry, error) {
@@ -197,7 +201,8 @@ func (c *VCPU) msrs(name string, dir, nr uintptr, entries []MSREntry, done func(
 // Translate asks KVM for the guest-physical address of a linear address.
 func (c *VCPU) Translate(linear uint64) (Translation, error) {
 	t := Translation{LinearAddress: linear}
-	return t, exchange(c.fd, "KVM_TRANSLATE", 0x85, &t)
+	err := exchange(c.fd, "KVM_TRANSLATE", 0x85, &t)
+	return t, err
 }
 
 // SetGuestDebug arms single-stepping and breakpoints.

@@ -148,25 +148,26 @@ func (v *VM) IOEventFD(eventfd int, addr uint64, length, flags uint32, match uin
 // IRQChip reads the state of one in-kernel chip: ChipPICMaster, ChipPICSlave or ChipIOAPIC.
 func (v *VM) IRQChip(id uint32) (IRQChip, error) {
 	c := IRQChip{ChipID: id}
-	return c, exchange(v.fd, "KVM_GET_IRQCHIP", 0x62, &c)
+	err := exchange(v.fd, "KVM_GET_IRQCHIP", 0x62, &c)
+	return c, err
 }
 
 // SetIRQChip loads what IRQChip saved. (The ioctl's number says "read"; it is a write.)
 func (v *VM) SetIRQChip(c *IRQChip) error { return get(v.fd, "KVM_SET_IRQCHIP", 0x63, c) }
 
 // PIT2 reads the in-kernel PIT's state.
-func (v *VM) PIT2() (PITState2, error) {
-	var s PITState2
-	return s, get(v.fd, "KVM_GET_PIT2", 0x9F, &s)
+func (v *VM) PIT2() (s PITState2, err error) {
+	err = get(v.fd, "KVM_GET_PIT2", 0x9F, &s)
+	return s, err
 }
 
 // SetPIT2 loads what PIT2 saved.
 func (v *VM) SetPIT2(s *PITState2) error { return set(v.fd, "KVM_SET_PIT2", 0xA0, s) }
 
 // Clock reads kvmclock.
-func (v *VM) Clock() (ClockData, error) {
-	var c ClockData
-	return c, get(v.fd, "KVM_GET_CLOCK", 0x7C, &c)
+func (v *VM) Clock() (c ClockData, err error) {
+	err = get(v.fd, "KVM_GET_CLOCK", 0x7C, &c)
+	return c, err
 }
 
 // SetClock sets kvmclock. Flags must be 0, or ask for what the kernel supports.
