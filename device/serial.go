@@ -197,7 +197,6 @@ func (s *Serial) in(off uint64) byte {
 			return s.dll
 		}
 		v := s.fifo.pop()
-		s.update() // the line falls before more input raises it again: an edge for the PIC
 		s.refill()
 		return v
 	case uartIER:
@@ -294,14 +293,10 @@ func (s *Serial) transmit(v byte) {
 		s.thrPending = true
 		return
 	}
-	// A real UART drops its line when THR is filled and raises it when the burst
-	// has left. One such edge for each burst is enough for a guest that takes
-	// the interrupt as an edge and never reads IIR.
-	if s.thrPending && !s.txBurst {
-		s.thrPending = false
-		s.update()
+	if !s.txBurst {
+		s.drop()
+		s.txBurst = true
 	}
-	s.txBurst = true
 	s.txFull = !s.out.put(v)
 	s.thrPending = !s.txFull
 }
@@ -317,13 +312,14 @@ func (s *Serial) transmitterReady() {
 	}
 }
 
-// refill moves input into an empty FIFO if the guest listens, and sets the line.
+// refill moves input into an empty FIFO if the guest listens, and drives the line.
 func (s *Serial) refill() {
 	listens := s.ier&ierRDI != 0 || s.polls >= pollsForInput
 	if listens && s.mcr&mcrLoop == 0 && s.fifo.n == 0 && s.backlog.n > 0 {
 		for s.fifo.n < s.depth() && s.backlog.n > 0 {
 			s.fifo.push(s.backlog.pop())
 		}
+		s.drop()
 		select {
 		case s.space <- struct{}{}:
 		default:
@@ -405,6 +401,18 @@ func (s *Serial) update() {
 	if level := s.source() != iirNone; level != s.level {
 		s.level = level
 		s.irq.set(level)
+	}
+}
+
+// drop releases the line until the next update, which gives an edge if an interrupt is
+// still due. ISA interrupts are edge-triggered, and a handler that gives up its loop
+// while the line is high (Linux does after 512 rounds) would never be called again. A
+// real UART's line falls often, as sending and receiving take time; ours is made to
+// fall once for each burst sent and each FIFO received.
+func (s *Serial) drop() {
+	if s.level {
+		s.level = false
+		s.irq.set(false)
 	}
 }
 
