@@ -213,14 +213,14 @@ func TestBusHotplugRace(t *testing.T) {
 		vcpus.Go(func() {
 			var p [4]byte
 			for {
+				for addr := uint64(0); addr < 0x40; addr++ {
+					b.Read(addr, p[:])
+					b.Write(addr, p[:])
+				}
 				select {
 				case <-stop:
 					return
 				default:
-				}
-				for addr := uint64(0); addr < 0x40; addr++ {
-					b.Read(addr, p[:])
-					b.Write(addr, p[:])
 				}
 			}
 		})
