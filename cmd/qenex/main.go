@@ -1,0 +1,78 @@
+// Command qenex runs virtual machines.
+//
+// This package is flags, output and exit codes. It calls vmm for machines, doctor for what the
+// host can do and bench for measurements, and knows no ioctl.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/alecthomas/kong"
+)
+
+// version is set by the linker.
+var version = "development"
+
+// cli is the whole command line.
+type cli struct {
+	Run        runCmd        `cmd:"" help:"Boot a Linux kernel in a virtual machine and give it this terminal."`
+	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
+	Man        manCmd        `cmd:"" help:"Print the manual page."`
+	Version    versionCmd    `cmd:"" help:"Print the version."`
+}
+
+const description = `QENEX, a KVM-based microkernel hypervisor.
+
+Example: qenex run --kernel bzImage --initrd initramfs.cpio --mem 256M`
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+// run parses and executes one command line and returns the process's exit code.
+func run(args []string) int {
+	var c cli
+	code := -1
+	parser, err := kong.New(&c,
+		kong.Name("qenex"),
+		kong.Description(description),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
+		kong.Help(helpWithExitCodes),
+		kong.Exit(func(n int) { code = n }),
+		kong.Vars{"version": version},
+	)
+	if err != nil {
+		panic(err) // the cli type itself is wrong: no user can cause it
+	}
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	ctx, err := parser.Parse(args)
+	if code >= 0 {
+		return code // --help was printed
+	}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "qenex: %v; see qenex --help\n", err)
+		return exitUsage
+	}
+	return exitCode(ctx.Run(parser))
+}
+
+// exitCode prints err, if any, as one line and returns the code that stands for it.
+func exitCode(err error) int {
+	if err == nil {
+		return exitOK
+	}
+	var e *exitError
+	if errors.As(err, &e) {
+		if e.err != nil {
+			fmt.Fprintln(os.Stderr, "qenex:", oneLine(e.err))
+		}
+		return e.code
+	}
+	fmt.Fprintln(os.Stderr, "qenex:", oneLine(err))
+	return classify(err)
+}

@@ -1,0 +1,66 @@
+package vmm
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/qenex/qenex-kernel/device"
+	"github.com/qenex/qenex-kernel/memmap"
+)
+
+// Interrupt lines and the port of the legacy devices.
+const (
+	com1Base = 0x3f8
+	com1IRQ  = 4
+	rtcIRQ   = 8
+	kbdIRQ   = 1
+)
+
+// addDevices registers the legacy PC devices.
+func (m *Machine) addDevices() error {
+	line := func(gsi uint32) device.IRQLine {
+		return func(level bool) {
+			if err := m.vm.IRQLine(gsi, level); err != nil {
+				m.end(Outcome{Cause: GuestFault, Detail: "interrupt line", Err: err})
+			}
+		}
+	}
+	reset := func(by string) func() {
+		return func() { m.reset(by) }
+	}
+	m.serial = device.NewSerial(&m.console, line(com1IRQ))
+	low := min(m.cfg.Memory, memmap.HoleStart)
+	all := [][]device.Registration{
+		m.serial.Registrations(com1Base, com1IRQ),
+		device.NewRTC(time.Now, low, m.cfg.Memory-low).Registrations(rtcIRQ),
+		device.NewI8042(line(kbdIRQ), reset("keyboard controller")).Registrations(kbdIRQ),
+		device.NewPortA(reset("port 0x92")).Registrations(),
+		device.NewResetControl(reset("port 0xcf9")).Registrations(),
+		device.NewACPIPM(func() { m.end(Outcome{Cause: PowerOff}) }, reset("ACPI")).Registrations(),
+		device.NewPVPanic(m.pvpanic).Registrations(),
+		device.NewPOST().Registrations(),
+		device.NewMilestones(func(code byte) { m.milestone(fmt.Sprintf("mark %d", code)) }).Registrations(),
+	}
+	for _, regs := range all {
+		if err := m.Ports.Register(regs...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// reset ends the machine because the guest asked for a reset. A kernel that has just said on its console
+// that it panicked resets to reboot; that is reported as the panic it is.
+func (m *Machine) reset(by string) {
+	if m.panicSeen.Load() {
+		m.end(Outcome{Cause: Panic, Detail: "the kernel said so on its console, then reset through the " + by})
+		return
+	}
+	m.end(Outcome{Cause: Reboot, Detail: "reset through the " + by})
+}
+
+func (m *Machine) pvpanic(events byte) {
+	if events&device.PVPanicPanicked != 0 {
+		m.end(Outcome{Cause: Panic, Detail: "the kernel said so through pvpanic"})
+	}
+}
