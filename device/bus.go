@@ -199,7 +199,7 @@ func (b *Bus) Unclaimed() (reads, writes uint64) {
 func (b *Bus) Read(addr uint64, p []byte) {
 	devs := *b.devs.Load()
 	for len(p) > 0 {
-		e, n := b.span(devs, addr, len(p))
+		e, n := span(devs, addr, len(p))
 		if e != nil {
 			e.reads.Add(1)
 			e.Handler.Read(addr-e.Base, p[:n:n])
@@ -215,7 +215,7 @@ func (b *Bus) Read(addr uint64, p []byte) {
 func (b *Bus) Write(addr uint64, p []byte) {
 	devs := *b.devs.Load()
 	for len(p) > 0 {
-		e, n := b.span(devs, addr, len(p))
+		e, n := span(devs, addr, len(p))
 		if e != nil {
 			e.writes.Add(1)
 			e.Handler.Write(addr-e.Base, p[:n:n])
@@ -227,13 +227,9 @@ func (b *Bus) Write(addr uint64, p []byte) {
 }
 
 // span returns the device at addr, nil if there is none, and how many of the n bytes
-// from addr belong to it (or to nobody). Bytes beyond the last address of the space
-// belong to nobody; since that address is below 2^64-n, nothing wraps.
-func (b *Bus) span(devs []*entry, addr uint64, n int) (*entry, int) {
-	if addr > b.last {
-		return nil, n
-	}
-	n = int(min(uint64(n), b.last-addr+1))
+// from addr belong to it, or to nobody. No device ends near 2^64, so addresses that
+// the callers reach by adding such a count never wrap onto one.
+func span(devs []*entry, addr uint64, n int) (*entry, int) {
 	i := search(devs, addr)
 	if i == len(devs) {
 		return nil, n

@@ -311,6 +311,32 @@ func TestSerialInputBackPressure(t *testing.T) {
 	})
 }
 
+// TestSerialBacklogWraps goes round the backlog in steps that do not divide its size.
+func TestSerialBacklogWraps(t *testing.T) {
+	c, s, _ := serialPC(t, nil)
+	c.out(uartFCR, 0x01)
+	c.out(uartIER, 0x01)
+	next := byte(0)
+	for lap := range 10 {
+		in := make([]byte, 3001)
+		for i := range in {
+			in[i] = next + byte(i%251)
+		}
+		if n := s.Feed(in); n != len(in) {
+			t.Fatalf("lap %d: Feed took %d bytes of %d", lap, n, len(in))
+		}
+		for i := range in {
+			if got := c.in(uartRX); got != in[i] {
+				t.Fatalf("lap %d: byte %d is %#x, want %#x", lap, i, got, in[i])
+			}
+		}
+		next += 13
+	}
+	if n := s.Feed(make([]byte, 10000)); n != 4096 {
+		t.Errorf("Feed took %d bytes, want the backlog's 4096", n)
+	}
+}
+
 func TestSerialInputStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, s, _ := serialPC(t, nil)
