@@ -13,6 +13,7 @@ import (
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/vcpu"
+	"github.com/qenex/qenex-kernel/vcpu/probe"
 	"github.com/qenex/qenex-kernel/vmm/acpi"
 	"github.com/qenex/qenex-kernel/vmm/boot"
 )
@@ -25,7 +26,7 @@ type Machine struct {
 
 	cfg     Config
 	cmdline string // what the kernel gets
-	host    Host
+	host    probe.QuickResult
 
 	sys    *kvm.System
 	vm     *kvm.VM
@@ -88,7 +89,7 @@ func New(cfg Config) (m *Machine, err error) {
 	if m.sys, err = kvm.OpenPath(path); err != nil {
 		return m, err
 	}
-	if m.host, err = probeHost(m.sys); err != nil {
+	if m.host, err = probe.Quick(m.sys); err != nil {
 		return m, err
 	}
 	if m.vm, err = m.sys.CreateVM(); err != nil {
@@ -117,7 +118,7 @@ func New(cfg Config) (m *Machine, err error) {
 	return m, nil
 }
 
-// Three pages of the MMIO hole that Intel's real-mode emulation needs, and one more.
+// What Intel's real-mode emulation needs in the MMIO hole: one page, and three pages.
 const (
 	identityMapGPA = 0xFFFBC000
 	tssGPA         = 0xFFFBD000
@@ -148,10 +149,14 @@ func (m *Machine) load() error {
 		return fmt.Errorf("kernel %s: %w", m.cfg.Kernel, err)
 	}
 	m.cmdline = m.cfg.Cmdline
-	if m.cfg.Hints && m.host.Software {
+	if m.cfg.Hints && m.host.SoftwareKVM {
 		m.cmdline = strings.TrimSpace(SoftwareHints + " " + m.cmdline)
 	}
-	bc := boot.Config{Kernel: m.kernel, Mode: m.cfg.Boot, Cmdline: m.cmdline, Fresh: true}
+	mode := m.cfg.Boot
+	if mode == boot.Auto && m.host.SoftwareKVM && m.kernel.UnpacksItself() {
+		mode = boot.Direct // unpacking is slow where kernel code is emulated: do it on the host
+	}
+	bc := boot.Config{Kernel: m.kernel, Mode: mode, Cmdline: m.cmdline, Fresh: true}
 	for _, path := range m.cfg.Initrds {
 		f, size, err := openFile("initrd", path)
 		if err != nil {

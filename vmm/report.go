@@ -11,6 +11,7 @@ import (
 
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/vcpu"
+	"github.com/qenex/qenex-kernel/vcpu/probe"
 )
 
 // Report is what a machine's run was like. Times are nanoseconds, memory is KiB.
@@ -20,8 +21,8 @@ type Report struct {
 	ExitCode int    `json:"exit_code"`
 	Boots    int    `json:"boots"` // machines built in this run, more than 1 after restarts
 
-	Host  Host        `json:"host"`
-	Guest GuestReport `json:"guest"`
+	Host  probe.QuickResult `json:"host"`
+	Guest GuestReport       `json:"guest"`
 
 	TotalNS    time.Duration `json:"total_ns"` // from the command's start
 	Milestones []Milestone   `json:"milestones"`

@@ -7,6 +7,7 @@ import (
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/vcpu"
 	"github.com/qenex/qenex-kernel/vcpu/cpuid"
+	"github.com/qenex/qenex-kernel/vcpu/probe"
 	"github.com/qenex/qenex-kernel/vmm/boot"
 )
 
@@ -18,7 +19,7 @@ func (m *Machine) addVCPUs() error {
 	if err != nil {
 		return err
 	}
-	if m.cfg.Heal && m.host.SyscallQuirk {
+	if m.cfg.Heal && m.host.Syscall == probe.ArrivesAtCPL3 {
 		m.shim = new(vcpu.SyscallShim)
 		if err := m.shim.Watch(m.vm); err != nil {
 			return err
@@ -39,7 +40,7 @@ func (m *Machine) addVCPUs() error {
 		}
 		leaves, err := cpuid.Build(m.cfg.CPU, supported, cpuid.Params{
 			ID: id, Count: m.cfg.CPUs,
-			SoftwareKVM: m.host.Software,
+			SoftwareKVM: m.host.SoftwareKVM,
 			TSCDeadline: m.sys.Has(capTSCDeadlineTimer),
 			TSCkHz:      khz,
 		})

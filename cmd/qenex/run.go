@@ -58,6 +58,8 @@ func (c *runCmd) Run() (err error) {
 	}
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
+	// A closed stdout must not end the process with the terminal still raw.
+	signal.Ignore(unix.SIGPIPE)
 	defer onSignals(cancel)()
 	if c.Timeout > 0 {
 		timer := time.AfterFunc(c.Timeout, func() { cancel(errTimeout) })
