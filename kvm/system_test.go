@@ -17,6 +17,9 @@ import (
 func TestOpenPathErrors(t *testing.T) {
 	kvmtest.NoLeaks(t)
 	dir := t.TempDir()
+	// Others may look into the directory: only the forbidden file itself is closed to them.
+	ok(t, os.Chmod(filepath.Dir(dir), 0o755))
+	ok(t, os.Chmod(dir, 0o755))
 	regular := filepath.Join(dir, "regular")
 	forbidden := filepath.Join(dir, "forbidden")
 	ok(t, os.WriteFile(regular, []byte("not a device"), 0o644))
