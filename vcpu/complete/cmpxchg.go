@@ -42,7 +42,7 @@ func cmpxchgPair(x *exec) error {
 
 // compareAndSwap leaves to the Memory what it can do atomically.
 func (x *exec) compareAndSwap(la uint64, old, repl []byte) (bool, error) {
-	if s, ok := x.mem.(Swapper); ok {
+	if s, ok := x.mem.(Swapper); ok && la%uint64(len(old)) == 0 {
 		return s.CompareAndSwap(la, old, repl)
 	}
 	var buf [16]byte

@@ -82,17 +82,17 @@ type Outcome struct {
 func (e *Engine) Complete(c *CPU, m Memory, code []byte) (Outcome, error) {
 	x := exec{eng: e, mem: m, cpu: *c, insn: newInsn(code, c)}
 	err := x.run()
-	x.out.Op = x.name
 	if err == nil {
 		x.advance(c.RFLAGS&FlagTF != 0)
 		*c = x.cpu
+		x.out.Op = x.name
 		return x.out, nil
-	}
-	if exc := asException(err); exc != nil {
-		return Outcome{Op: x.name, Inject: exc}, nil
 	}
 	if x.name == "" {
 		x.name = foreignName(x.code, c)
+	}
+	if exc := asException(err); exc != nil {
+		return Outcome{Op: x.name, Inject: exc}, nil
 	}
 	return Outcome{Op: x.name}, fmt.Errorf("complete %s at rip %#x (bytes % x): %w", orUnnamed(x.name), c.RIP, x.code, err)
 }

@@ -27,7 +27,6 @@ var (
 	hasRDPID      = feature{7, 0, 2, 22}
 	hasXSAVEOPT   = feature{13, 1, 0, 0}
 	hasXSAVEC     = feature{13, 1, 0, 1}
-	hasXGETBV1    = feature{13, 1, 0, 2}
 	hasABM        = feature{0x80000001, 0, 2, 5}
 	hasRDTSCP     = feature{0x80000001, 0, 3, 27}
 	hasCLZERO     = feature{0x80000008, 0, 1, 0}

@@ -44,36 +44,11 @@ type generator struct {
 	*rand.Rand
 	t      *template
 	cpu    CPU
-	mem    *flatMemory
+	mem    *flat
 	code   []byte
 	target uint64 // of the memory operand, 0 if none
 	wide   bool   // REX.W
 	size   int
-}
-
-// flatMemory is a window of linear memory; all else faults.
-type flatMemory struct {
-	base uint64
-	b    []byte
-}
-
-func (m *flatMemory) window(va uint64, n int, code uint32) ([]byte, error) {
-	if va < m.base || va-m.base > uint64(len(m.b)) || uint64(n) > uint64(len(m.b))-(va-m.base) {
-		return nil, &Fault{Vector: VectorPF, Code: code, Addr: va}
-	}
-	return m.b[va-m.base:][:n], nil
-}
-
-func (m *flatMemory) Read(va uint64, p []byte) error {
-	w, err := m.window(va, len(p), 4)
-	copy(p, w)
-	return err
-}
-
-func (m *flatMemory) Write(va uint64, p []byte) error {
-	w, err := m.window(va, len(p), 6)
-	copy(w, p)
-	return err
 }
 
 // value is a number of an interesting shape.

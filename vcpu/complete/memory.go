@@ -15,12 +15,13 @@ type Memory interface {
 }
 
 // Swapper is what a Memory also implements to make cmpxchg8b and cmpxchg16b
-// atomic against other vCPUs; without it the engine reads, then writes.
+// atomic against other vCPUs; without it, and for a cmpxchg8b on an unaligned
+// operand, the engine reads, then writes.
 type Swapper interface {
 	// CompareAndSwap replaces the len(old) = len(repl) = 8 or 16 bytes at va
 	// by repl if they equal old, in one atomic access. If not, it fills old
 	// with what is there. It fails as a write would, whatever the comparison
-	// says. For 16 bytes va is a multiple of 16.
+	// says. va is a multiple of len(old).
 	CompareAndSwap(va uint64, old, repl []byte) (swapped bool, err error)
 }
 

@@ -5,6 +5,7 @@ package complete
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime"
@@ -73,7 +74,7 @@ func differential(t *testing.T, tmpl *template, seed uint64) {
 	}()
 	g.cpu = userCPU(m.CodeAddr())
 	g.cpu.Seg[FS].Base, g.cpu.Seg[GS].Base = fs, gs
-	g.mem = &flatMemory{base: m.ScratchAddr(), b: make([]byte, native.ScratchSize)}
+	g.mem = &flat{base: m.ScratchAddr(), b: make([]byte, native.ScratchSize)}
 	for i := 0; i < len(g.mem.b); i += 8 {
 		binary.LittleEndian.PutUint64(g.mem.b[i:], g.value())
 	}
@@ -85,7 +86,7 @@ func differential(t *testing.T, tmpl *template, seed uint64) {
 	s := native.State{GPR: g.cpu.GPR, RFLAGS: g.cpu.RFLAGS, FX: image(&g.cpu)}
 	m.Run(&s, g.code)
 
-	mem := &gdtMemory{flatMemory: *g.mem}
+	mem := &gdtMemory{flat: g.mem}
 	engine := Engine{MXCSR: nativeMXCSRMask(m)}
 	out, err := engine.Complete(&g.cpu, mem, append(g.code, 0xcc))
 	describe := func() string {
@@ -121,8 +122,8 @@ func userCPU(rip uint64) CPU {
 // linuxGDT is what Linux has there for selectors up to 0x33.
 var linuxGDT = [7]uint64{0, 0x00cf9b000000ffff, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cffb000000ffff, 0x00cff3000000ffff, 0x00affb000000ffff}
 
-// gdtMemory is flatMemory with a GDT at 0 that only the processor may read.
-type gdtMemory struct{ flatMemory }
+// gdtMemory is a flat memory with a GDT at 0 that only the processor may read.
+type gdtMemory struct{ *flat }
 
 func (m *gdtMemory) ReadSystem(va uint64, p []byte) error {
 	var b []byte
@@ -266,7 +267,7 @@ func TestDecodeAgainstX86asm(t *testing.T) {
 	known := 0
 	for i := range templates {
 		for seed := range uint64(50) {
-			g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), t: &templates[i], mem: &flatMemory{base: 0x10000, b: make([]byte, 8192)}}
+			g := &generator{Rand: rand.New(rand.NewPCG(seed, 1)), t: &templates[i], mem: &flat{base: 0x10000, b: make([]byte, 8192)}}
 			g.state()
 			g.instruction(0x8000)
 			inst, err := x86asm.Decode(append(g.code, make([]byte, 8)...), 64)
@@ -290,5 +291,24 @@ func TestDecodeAgainstX86asm(t *testing.T) {
 	t.Logf("%d encodings agree; x86asm does not know %v", known, unknown)
 	if known < 1000 {
 		t.Errorf("only %d encodings compared", known)
+	}
+}
+
+// TestTruncated: no beginning of an instruction is taken for a whole one.
+func TestTruncated(t *testing.T) {
+	for i := range templates {
+		for seed := range uint64(20) {
+			g := &generator{Rand: rand.New(rand.NewPCG(seed, 2)), t: &templates[i], mem: &flat{base: 0x10000, b: make([]byte, 8192)}}
+			g.cpu = kernelCPU()
+			g.state()
+			g.instruction(0x8000)
+			for n := range g.code {
+				before := g.cpu
+				out, err := new(Engine).Complete(&g.cpu, g.mem, g.code[:n])
+				if !errors.Is(err, ErrTruncated) || !sameCPU(&g.cpu, &before) {
+					t.Fatalf("%s, % x of % x: %+v, %v", g.t.name, g.code[:n], g.code, out, err)
+				}
+			}
+		}
 	}
 }

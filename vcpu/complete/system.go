@@ -5,7 +5,7 @@ import "encoding/binary"
 // systemOps are the opcode groups of system instructions and of those that
 // share an opcode with one.
 var systemOps = map[opcode]entry{
-	map0F | 0x00:   {name: "verr", run: group6, modrm: true},
+	map0F:          {name: "verr", run: group6, modrm: true},
 	map0F | 0x01:   {name: "group 7", run: group7, modrm: true},
 	map0F | 0x02:   {name: "lar", run: lar, modrm: true},
 	map0F | 0x03:   {name: "lsl", run: lsl, modrm: true},

@@ -273,8 +273,8 @@ func systemTemplates() []template {
 		{name: "clzero", cpuid: hasCLZERO, opcode: map0F | 0x01, modrm: 0xfc, prepare: func(g *generator) {
 			g.cpu.GPR[RAX] = g.mem.base + g.Uint64N(uint64(len(g.mem.b)))
 		}},
-		{name: "verr", opcode: map0F | 0x00, digit: 4, reg: true, xmmReg: true, prepare: selectors},
-		{name: "verw", opcode: map0F | 0x00, digit: 5, reg: true, xmmReg: true, prepare: selectors},
+		{name: "verr", opcode: map0F, digit: 4, reg: true, xmmReg: true, prepare: selectors},
+		{name: "verw", opcode: map0F, digit: 5, reg: true, xmmReg: true, prepare: selectors},
 		{name: "lar", opcode: map0F | 0x02, digit: slashR, sizes: "wlq", reg: true, prepare: selectors},
 		{name: "lsl", opcode: map0F | 0x03, digit: slashR, sizes: "wlq", reg: true, prepare: selectors},
 	}
