@@ -99,7 +99,7 @@ func TestNoLeaksFindsLeaks(t *testing.T) {
 		go func() { <-release }()
 	})
 	got := strings.Join(r.errors, "\n")
-	for _, want := range []string{"goroutines more", "descriptors more of /dev/null", "8192 bytes more mapped of /memfd:leaked"} {
+	for _, want := range []string{"TestNoLeaksFindsLeaks.func", "descriptors more of /dev/null", "8192 bytes more mapped of /memfd:leaked"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in:\n%s", want, got)
 		}
