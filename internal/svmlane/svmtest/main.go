@@ -1,7 +1,7 @@
 // Command svmtest is `go test` in the svm lane: it builds the packages' tests, runs them one after the other in one outer
 // machine, and reports as go test does.
 //
-//	go run ./internal/svmlane/svmtest [-v] [-run regexp] [-timeout 2m] [-artefacts a,b] [package pattern ...]
+//	go run ./internal/svmlane/svmtest [-v] [-run regexp] [-timeout 2m] [-artefacts a,b] [-cpus n] [package pattern ...]
 //
 // The programs find QENEX_LANE=svm and QENEX_REQUIRE_KVM=1 in their environment, the asked-for guest artefacts under
 // $QENEX_CACHE, and their package's testdata. The exit code is 0 only if every package passed.
@@ -29,6 +29,7 @@ type options struct {
 	run       string
 	timeout   time.Duration
 	artefacts string
+	cpus      int
 	patterns  []string
 }
 
@@ -38,6 +39,7 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "run only tests that match this `regexp`")
 	flag.DurationVar(&o.timeout, "timeout", 2*time.Minute, "stop a package's tests after this `time`, with every goroutine's stack")
 	flag.StringVar(&o.artefacts, "artefacts", "", "hand in these guest artefacts (`names`, separated by commas)")
+	flag.IntVar(&o.cpus, "cpus", 0, "give the outer machine this `number` of CPUs")
 	flag.Parse()
 	if o.patterns = flag.Args(); len(o.patterns) == 0 {
 		o.patterns = []string{"./..."}
@@ -73,6 +75,7 @@ func test(ctx context.Context, o options) (ok bool, err error) {
 	}
 	defer os.RemoveAll(dir)
 	spec := svmlane.Spec{Timeout: time.Minute + time.Duration(len(packages))*o.timeout}
+	spec.CPUs = o.cpus
 	if o.artefacts != "" {
 		spec.Artefacts = strings.Split(o.artefacts, ",")
 	}

@@ -1,0 +1,101 @@
+# QENEX: build, test, install. `make help` lists the targets. ./configure is optional; it writes config.mk.
+
+PREFIX     := /usr/local
+BUILD_TAGS :=
+-include config.mk
+
+DESTDIR     ?=
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+STRESS_TIME ?= 60s
+FUZZ_TIME   ?= 30s
+BENCH_FLAGS ?=
+
+# The rooms that drive KVM: their tests also run in the svm lane.
+SVM_PACKAGES  ?= ./kvm/... ./vcpu/... ./vmm/...
+SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio
+# The rooms with more than one goroutine.
+RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svmlane
+
+.DEFAULT_GOAL := build
+.NOTPARALLEL:
+.PHONY: build run test test-go test-race test-svm test-uroot test-quantum test-ai stress-test bench fuzz lint \
+	guest guest-stock guest-lean install uninstall clean distclean clean-guest help
+
+build: ## build bin/qenex, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -tags '$(BUILD_TAGS)' -ldflags '-s -w -X main.version=$(VERSION)' -o bin/qenex ./cmd/qenex
+
+run: build ## boot a Linux guest that prints its own uname -a
+	packaging/demo
+
+test: guest lint test-uroot test-svm test-race test-go ## run every test: lint, the svm lane, the race detector, go test
+
+test-go: ## run the ordinary tests
+	$(GO) test -tags '$(BUILD_TAGS)' ./...
+
+test-race: ## run the tests of the concurrent rooms under the race detector
+	$(GO) test -race -short -tags '$(BUILD_TAGS)' $(RACE_PACKAGES)
+
+test-svm: guest ## run the KVM tests inside an emulated machine with AMD SVM (needs QEMU; QENEX_NO_SVM=1 leaves them out)
+	$(GO) run ./internal/svmlane/svmtest -artefacts $(SVM_ARTEFACTS) $(SVM_PACKAGES)
+
+test-uroot: ## run the tests of the u-root guest's own module
+	cd guest/uroot && $(GO) test ./...
+
+test-quantum: ## run the tests of the quantum process scheduler (build tag quantum)
+	packaging/test-tagged quantum 'the quantum process scheduler'
+
+test-ai: ## run the tests of the learning parts (build tag ai)
+	packaging/test-tagged ai 'the AI memory manager and fault diagnosis'
+
+stress-test: guest ## loop boots, kicks, pauses and resets for STRESS_TIME under the race detector
+	@$(GO) test -list '^TestStress' ./vmm | grep -q '^TestStress' || { echo 'there is no stress test in ./vmm' >&2; exit 1; }
+	$(GO) test -race -count=1 -v -timeout 0 -run '^TestStress' ./vmm -stress $(STRESS_TIME)
+
+bench: build guest ## measure QENEX beside QEMU and gokvm
+	bin/qenex bench $(BENCH_FLAGS)
+
+fuzz: ## run every fuzz target for FUZZ_TIME
+	packaging/fuzz $(FUZZ_TIME)
+
+lint: ## gofmt, go vet, staticcheck, shell syntax
+	packaging/lint
+
+guest: ## make all guest artefacts: kernels and initramfs images (a kernel build: about 5 minutes, once)
+	guest/build.sh all
+
+guest-stock: ## make the stock kernel and the initramfs images; no kernel build
+	guest/build.sh tiny busybox stock uroot
+
+guest-lean: ## make the lean kernel and the small initramfs images
+	guest/build.sh tiny busybox lean
+
+install: build ## install binary, man page, completions and a udev rule to copy, under DESTDIR and PREFIX
+	install -D -m 755 bin/qenex '$(DESTDIR)$(PREFIX)/bin/qenex'
+	install -d '$(DESTDIR)$(PREFIX)/share/man/man1' '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
+		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
+	bin/qenex man >'$(DESTDIR)$(PREFIX)/share/man/man1/qenex.1'
+	bin/qenex completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/qenex'
+	bin/qenex completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_qenex'
+	bin/qenex completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/qenex.fish'
+	install -D -m 644 packaging/65-qenex-kvm.rules '$(DESTDIR)$(PREFIX)/share/doc/qenex/65-qenex-kvm.rules'
+	@echo 'If only root may open /dev/kvm here: $(PREFIX)/share/doc/qenex/65-qenex-kvm.rules says what to do.'
+
+uninstall: ## remove what install put there
+	rm -f '$(DESTDIR)$(PREFIX)/bin/qenex' '$(DESTDIR)$(PREFIX)/share/man/man1/qenex.1' \
+		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/qenex' \
+		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_qenex' \
+		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/qenex.fish' \
+		'$(DESTDIR)$(PREFIX)/share/doc/qenex/65-qenex-kvm.rules'
+
+clean: ## remove what make built here
+	rm -rf bin
+
+distclean: clean ## also remove what configure wrote
+	rm -f config.mk config.mk.part
+
+clean-guest: ## remove the guest artefacts and their downloads from the cache
+	guest/build.sh clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | awk -F'\t' '{ printf "  %-14s %s\n", $$1, $$2 }'
