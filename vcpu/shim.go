@@ -49,6 +49,26 @@ func (s *SyscallShim) Status() ShimStatus {
 	return st
 }
 
+// ShimState is the shim's part of a machine's saved state.
+type ShimState struct {
+	LSTAR uint64 // what the stub in guest memory serves; 0 = none
+	Stub  uint64
+}
+
+// Save returns what the shim has put into the guest.
+func (s *SyscallShim) Save() ShimState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return ShimState{LSTAR: s.installed, Stub: s.stub}
+}
+
+// Load makes the shim know what is already in the guest's memory.
+func (s *SyscallShim) Load(st ShimState) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lstar, s.installed, s.stub, s.pending, s.err = st.LSTAR, st.LSTAR, st.Stub, false, nil
+}
+
 const capX86UserSpaceMSR = kvm.Capability(188)
 
 // Watch makes vm hand every guest write of LSTAR to the vCPUs' run loops.

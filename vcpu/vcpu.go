@@ -162,7 +162,8 @@ func (v *VCPU) Resume() error {
 	switch {
 	case v.state == Running && v.want == Running:
 	case v.state == Paused, v.state == Running && v.want == Paused:
-		v.setLocked(v.state, Running)
+		// Running from now on, not from when the thread wakes up: a Pause that comes first must wait for it.
+		v.setLocked(Running, Running)
 	default:
 		return fmt.Errorf("resume vCPU %d: %w: %v", v.ID(), ErrState, v.state)
 	}
@@ -249,9 +250,6 @@ func (v *VCPU) obey() (goOn bool) {
 			v.mu.Unlock()
 			return false
 		case Running:
-			if v.state != Running {
-				v.setLocked(Running, Running)
-			}
 			v.mu.Unlock()
 			return true
 		}

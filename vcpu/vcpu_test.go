@@ -381,3 +381,22 @@ func checkFast(t testing.TB, what string, f func() error) {
 		t.Errorf("%s took %v, want at most %v", what, d, promise)
 	}
 }
+
+// TestPauseRightAfterResume pauses before the thread has noticed a Resume: the pause must hold all the same.
+func TestPauseRightAfterResume(t *testing.T) {
+	v := newTestVM(t, busy, Config{})
+	if err := v.cpu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		if err := v.cpu.Pause(soon(t)); err != nil {
+			t.Fatal(err)
+		}
+		if _, _, err := v.cpu.Registers(); err != nil {
+			t.Fatal(err)
+		}
+		if err := v.cpu.Resume(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

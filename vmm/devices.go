@@ -8,12 +8,10 @@ import (
 	"github.com/qenex/qenex-kernel/memmap"
 )
 
-// Interrupt lines and the port of the legacy devices.
+// Interrupt lines of the legacy devices that do not name their own.
 const (
-	com1Base = 0x3f8
-	com1IRQ  = 4
-	rtcIRQ   = 8
-	kbdIRQ   = 1
+	rtcIRQ = 8
+	kbdIRQ = 1
 )
 
 // addDevices registers the legacy PC devices.
@@ -28,18 +26,22 @@ func (m *Machine) addDevices() error {
 	reset := func(by string) func() {
 		return func() { m.reset(by) }
 	}
-	m.serial = device.NewSerial(&m.console, line(com1IRQ))
+	m.serial = device.NewSerial(&m.console, line(device.SerialIRQ))
+	m.i8042 = device.NewI8042(line(kbdIRQ), reset("keyboard controller"))
+	m.portA = device.NewPortA(reset("port 0x92"))
+	m.resetControl = device.NewResetControl(reset("port 0xcf9"))
 	low := min(m.cfg.Memory, memmap.HoleStart)
+	m.rtc = device.NewRTC(time.Now, low, m.cfg.Memory-low)
 	all := [][]device.Registration{
-		m.serial.Registrations(com1Base, com1IRQ),
-		device.NewRTC(time.Now, low, m.cfg.Memory-low).Registrations(rtcIRQ),
-		device.NewI8042(line(kbdIRQ), reset("keyboard controller")).Registrations(kbdIRQ),
-		device.NewPortA(reset("port 0x92")).Registrations(),
-		device.NewResetControl(reset("port 0xcf9")).Registrations(),
+		m.serial.Registrations(device.SerialBase, device.SerialIRQ),
+		m.rtc.Registrations(rtcIRQ),
+		m.i8042.Registrations(kbdIRQ),
+		m.portA.Registrations(),
+		m.resetControl.Registrations(),
 		device.NewACPIPM(func() { m.end(Outcome{Cause: PowerOff}) }, reset("ACPI")).Registrations(),
 		device.NewPVPanic(m.pvpanic).Registrations(),
 		device.NewPOST().Registrations(),
-		device.NewMilestones(func(code byte) { m.milestone(fmt.Sprintf("mark %d", code)) }).Registrations(),
+		device.NewMilestones(func(code byte) { m.milestone(markName(code)) }).Registrations(),
 	}
 	for _, regs := range all {
 		if err := m.Ports.Register(regs...); err != nil {
@@ -63,4 +65,15 @@ func (m *Machine) pvpanic(events byte) {
 	if events&device.PVPanicPanicked != 0 {
 		m.end(Outcome{Cause: Panic, Detail: "the kernel said so through pvpanic"})
 	}
+}
+
+// userSpace is the code that QENEX's initramfs writes to the milestone port as its first act.
+const userSpace = 1
+
+// markName names a byte that the guest wrote to the milestone port.
+func markName(code byte) string {
+	if code == userSpace {
+		return "user space"
+	}
+	return fmt.Sprintf("mark %d", code)
 }

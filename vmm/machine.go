@@ -36,7 +36,12 @@ type Machine struct {
 	kernel *boot.Kernel
 	entry  *boot.Entry
 
-	serial    *device.Serial
+	serial       *device.Serial
+	rtc          *device.RTC
+	i8042        *device.I8042
+	portA        *device.PortA
+	resetControl *device.ResetControl
+
 	console   watcher
 	panicSeen atomic.Bool // "Kernel panic" was on the console
 	events    stream
