@@ -72,13 +72,6 @@ func TestPIT2RoundTrip(t *testing.T) {
 	}
 }
 
-func TestPIT2NeedsIRQChip(t *testing.T) {
-	m := newMachine(t)
-	if err := m.CreatePIT2(false); err == nil {
-		t.Error("PIT created without interrupt chips")
-	}
-}
-
 func TestClockRoundTrip(t *testing.T) {
 	m := newMachine(t)
 	const hour = 3600 * 1e9

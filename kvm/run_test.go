@@ -73,7 +73,9 @@ func TestDirtyLog(t *testing.T) {
 	}
 	bitmap := make([]byte, 8)
 	ok(t, m.DirtyLog(0, bitmap))
-	if got := binary.LittleEndian.Uint64(bitmap); got != 1<<3|1<<5 {
+	// KVM may count a page that it mapped writable for a read: that of the code.
+	const written, code = 1<<3 | 1<<5, 1 << (codeGPA >> 12)
+	if got := binary.LittleEndian.Uint64(bitmap); got&written != written || got&^(written|code) != 0 {
 		t.Errorf("dirty pages %#b, want 3 and 5", got)
 	}
 	ok(t, m.DirtyLog(0, bitmap))

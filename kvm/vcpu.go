@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -126,11 +127,22 @@ func (c *VCPU) SetCPUID(entries []CPUIDEntry) error {
 // CPUID reads the guest's CPUID leaves.
 func (c *VCPU) CPUID() ([]CPUIDEntry, error) {
 	buf := cpuidBuffer(maxCPUIDEntries)
-	binary.LittleEndian.PutUint32(buf, maxCPUIDEntries)
+	// Older kernels write the entries but not their number (seen with 6.1): what is still all ones is none.
+	for i := range buf {
+		buf[i] = 0xFF
+	}
+	binary.LittleEndian.PutUint64(buf, maxCPUIDEntries)
 	if _, err := c.fd.ioctlBuffer("KVM_GET_CPUID2", dirRead|dirWrite, 0x91, 8, buf); err != nil {
 		return nil, err
 	}
-	return decodeCPUID(buf)
+	entries, err := decodeCPUID(buf)
+	if err != nil {
+		return nil, err
+	}
+	if n := slices.IndexFunc(entries, func(e CPUIDEntry) bool { return e.Function == ^uint32(0) }); n >= 0 {
+		entries = entries[:n]
+	}
+	return entries, nil
 }
 
 // TSCKHz returns the guest's TSC frequency in kHz.

@@ -40,8 +40,8 @@ const (
 	taskTR   = 0x30
 )
 
-// The TSS carries an I/O permission bitmap that allows ports 0 to 0xFF at CPL 3: IOPL 3 alone is
-// not honoured by every software KVM.
+// OUT at CPL 3 is allowed twice over, by IOPL 3 and by the TSS's I/O permission bitmap for ports 0 to 0xFF: a
+// software KVM was seen that does not honour the first, and an emulated CPU that does not honour the second.
 const (
 	tssBitmap = 0x68
 	tssLimit  = tssBitmap + 0x100/8
@@ -53,7 +53,7 @@ const (
 	cr4PAE, cr4OSFXSR, cr4OSXMMEXCPT  = 1 << 5, 1 << 9, 1 << 10
 	cr4OSXSAVE                        = 1 << 18
 	eferSCE, eferLME, eferLMA         = 1 << 0, 1 << 8, 1 << 10
-	flagsFixed                        = 1 << 1
+	flagsFixed, flagsIOPL3            = 1 << 1, 3 << 12
 	ptePresent, pteWrite, pteUser     = 1, 2, 4
 	pteLarge                          = 1 << 7
 )
@@ -66,7 +66,7 @@ func buildGuest(mem []byte) {
 	put(pdptGPA, pdGPA|table)
 	put(pdGPA, table|pteLarge)
 
-	put(gdtGPA+kernelCS, 0x00AF9B000000FFFF)
+	put(gdtGPA+kernelCS, 0x00A09B000000FFFF) // long mode has no limits; LAR leaves bits 16 to 19 undefined
 	put(gdtGPA+kernelSS, 0x00CF93000000FFFF)
 	put(gdtGPA+userSS&^3, 0x00CFF3000000FFFF)
 	put(gdtGPA+userCS&^3, 0x00AFFB000000FFFF)
@@ -112,7 +112,7 @@ func sregs(s kvm.Sregs, level ring, cr4 uint64) kvm.Sregs {
 	return s
 }
 
-// syscallMSRs make SYSCALL go to entryGPA.
+// syscallMSRs make SYSCALL go to entryGPA, with IF masked and IOPL kept.
 var syscallMSRs = []kvm.MSREntry{
 	{Index: kvm.MSRSTAR, Data: userBase<<48 | kernelCS<<32},
 	{Index: kvm.MSRLSTAR, Data: entryGPA},

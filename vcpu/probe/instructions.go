@@ -41,7 +41,7 @@ var trials = []trial{
 	{name: "clac", flag: "smap", code: []byte{0x0F, 0x01, 0xCA}},
 	{name: "stac", flag: "smap", code: []byte{0x0F, 0x01, 0xCB}},
 	{name: "swapgs", code: []byte{0x0F, 0x01, 0xF8}},
-	{name: "lar", code: []byte{0x0F, 0x02, 0xC1}, regs: kvm.Regs{RCX: kernelCS}, rax: 0x00AF9B00, checks: true},
+	{name: "lar", code: []byte{0x0F, 0x02, 0xC1}, regs: kvm.Regs{RCX: kernelCS}, rax: 0x00A09B00, checks: true},
 	{name: "verw", code: []byte{0x0F, 0x00, 0xE9}, regs: kvm.Regs{RCX: kernelSS}},
 	{name: "rdtscp", flag: "rdtscp", code: []byte{0x0F, 0x01, 0xF9}},
 	{name: "rdrand", flag: "rdrand", code: []byte{0x0F, 0xC7, 0xF0}},

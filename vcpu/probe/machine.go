@@ -66,8 +66,8 @@ func (m *machine) close() error {
 	return errors.Join(errs...)
 }
 
-// start puts code at codeGPA and the vCPU before its first instruction, at the given level.
-// Registers but RIP, RSP and RFLAGS are taken from regs.
+// start puts code at codeGPA and the vCPU before its first instruction, at the given level with
+// IOPL 3. Registers but RIP, RSP and RFLAGS are taken from regs.
 func (m *machine) start(level ring, regs kvm.Regs, code ...byte) error {
 	if err := m.settle(); err != nil {
 		return err
@@ -77,7 +77,7 @@ func (m *machine) start(level ring, regs kvm.Regs, code ...byte) error {
 	if err := m.cpu.SetSregs(&s); err != nil {
 		return err
 	}
-	regs.RIP, regs.RSP, regs.RFLAGS = codeGPA, stackTop, flagsFixed
+	regs.RIP, regs.RSP, regs.RFLAGS = codeGPA, stackTop, flagsFixed|flagsIOPL3
 	return m.cpu.SetRegs(&regs)
 }
 

@@ -30,7 +30,7 @@ func TestMeasure(t *testing.T) {
 		"create": r.CreateNS, "CPL 0 loop": r.CPL0LoopNS, "CPL 3 loop": r.CPL3LoopNS, "port exit at CPL 0": r.PortExitCPL0NS,
 		"port exit at CPL 3": r.PortExitCPL3NS, "MMIO exit": r.MMIOExitNS, "syscall": r.SyscallNS,
 	} {
-		if ns <= 0 || ns > 1e8 {
+		if ns <= 0 || ns > 1e9 {
 			t.Errorf("%s: %v ns", name, ns)
 		}
 	}

@@ -2,17 +2,17 @@ package probe
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/qenex/qenex-kernel/kvm"
 )
 
 const (
-	// sampleTime is how long one timed sample should take at least, and exitSamples how
-	// many round trips one exit measurement has. The best of samples counts.
-	sampleTime  = 5 * time.Millisecond
-	samples     = 3
-	exitSamples = 200
+	// sampleTime is how long one timed sample should take: loops grow until they do, series
+	// of exits stop when they have. The best of samples counts.
+	sampleTime = 5 * time.Millisecond
+	samples    = 3
 	// maxIterations keeps a loop below its time limit on any CPU.
 	maxIterations = 1 << 26
 )
@@ -44,10 +44,11 @@ func (m *machine) exitNS(level ring, reason uint32, code ...byte) (float64, erro
 	if err := m.start(level, kvm.Regs{RDI: mmioGPA}, code...); err != nil {
 		return 0, err
 	}
-	best := time.Duration(1<<63 - 1)
+	best := math.Inf(1)
 	for range samples {
 		begin := time.Now()
-		for range exitSamples {
+		var n uint64
+		for ; time.Since(begin) < sampleTime; n++ {
 			end, err := m.run()
 			if err != nil {
 				return 0, err
@@ -56,9 +57,9 @@ func (m *machine) exitNS(level ring, reason uint32, code ...byte) (float64, erro
 				return 0, fmt.Errorf("time exits at CPL %d: %v", level, end)
 			}
 		}
-		best = min(best, time.Since(begin))
+		best = min(best, perStep(time.Since(begin), n))
 	}
-	return perStep(best, exitSamples), nil
+	return best, nil
 }
 
 // syscallNS returns what SYSCALL at CPL 3, its target's first instructions and the way back to CPL 3 cost

@@ -32,8 +32,12 @@ func TestRunOnThisHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("in %v\n%s", took, text.String())
-	if took > 3*time.Second {
-		t.Errorf("took %v, may take 3 s", took)
+	limit := 3 * time.Second
+	if os.Getenv("QENEX_LANE") == "svm" { // an emulated machine
+		limit = 10 * time.Second
+	}
+	if took > limit {
+		t.Errorf("took %v, may take %v", took, limit)
 	}
 	if !r.KVM.Present || !r.KVM.Permission || !r.KVM.Usable || r.KVM.API != 12 {
 		t.Errorf("KVM %+v", r.KVM)

@@ -93,9 +93,14 @@ func (p *printer) measured(m *probe.Result) {
 		{"MMIO exit and back", m.MMIOExitNS},
 		{"SYSCALL and back", m.SyscallNS},
 	} {
-		p.line(" ", f.name, duration(f.ns))
+		if f.ns > 0 {
+			p.line(" ", f.name, duration(f.ns))
+		}
 	}
 	p.line(p.mark(m.Syscall == probe.Architectural, Performance), "SYSCALL", string(m.Syscall))
+	if m.Hypercall.Name == "" {
+		return // measuring was cut short before this
+	}
 	p.line(p.mark(m.Hypercall.Outcome == probe.Works, Optional), m.Hypercall.Name, string(m.Hypercall.Outcome))
 	masking := "honoured"
 	if !m.CPUIDLeaks.Honoured() {
