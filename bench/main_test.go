@@ -1,0 +1,53 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// fakeEnv makes the test binary act as a monitor.
+const fakeEnv = "QENEX_BENCH_FAKE"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(fakeEnv) != "" {
+		fakeMonitor()
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// fakeMonitor prints what the guests would print, or what its first argument says, and stays.
+func fakeMonitor() {
+	switch os.Args[1] {
+	case "split":
+		fmt.Print("noise A")
+		fmt.Print("B behind C")
+	case "fatal-stderr":
+		fmt.Fprintln(os.Stderr, "first\nKVM bad thing\nlater")
+	case "fatal-stdout":
+		fmt.Println("CPU 0 bad thing")
+	case "end":
+		fmt.Fprintln(os.Stderr, "usage: nothing\nno such | file error\nlast")
+		return
+	case "version":
+		fmt.Println("fake 1")
+		return
+	case "run":
+		kernel := os.Args[slices.Index(os.Args, "--kernel")+1]
+		fmt.Printf("%c", markFirst)
+		switch filepath.Base(kernel) {
+		case "ports", "mmio":
+			wait := unix.NsecToTimespec(5e6)
+			unix.Nanosleep(&wait, nil)
+			fmt.Printf("%c", markLast)
+		case "vmlinux":
+			fmt.Println(userLine + "\nKernel panic: " + trapLine)
+		}
+	}
+	unix.Pause()
+}
