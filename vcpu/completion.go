@@ -1,6 +1,7 @@
 package vcpu
 
 import (
+	"encoding/binary"
 	"fmt"
 
 	"github.com/qenex/qenex-kernel/kvm"
@@ -40,7 +41,7 @@ type machine struct {
 	cpu    complete.CPU
 	regs   kvm.Regs
 	sregs  kvm.Sregs
-	fpu    kvm.FPU
+	xsave  *kvm.XSave
 	xcrs   kvm.XCRs
 	linear *linear
 }
@@ -52,7 +53,7 @@ func (v *VCPU) loadMachine() (*machine, error) {
 	err := firstError(
 		func() (err error) { m.regs, err = k.Regs(); return },
 		func() (err error) { m.sregs, err = k.Sregs(); return },
-		func() (err error) { m.fpu, err = k.FPU(); return },
+		func() (err error) { m.xsave, err = k.XSave(); return },
 	)
 	if err != nil {
 		return nil, err
@@ -84,10 +85,7 @@ func (v *VCPU) loadMachine() (*machine, error) {
 		XCR0:   xcr0,
 		TSC:    func() uint64 { return v.readMSR(kvm.MSRTSC) },
 		TSCAux: uint32(v.readMSR(kvm.MSRTSCAux)),
-		FPU: complete.FPU{
-			FCW: m.fpu.FCW, FSW: m.fpu.FSW, FTW: m.fpu.FTWX, FOP: m.fpu.LastOpcode,
-			FIP: m.fpu.LastIP, FDP: m.fpu.LastDP, ST: m.fpu.FPR, XMM: m.fpu.XMM, MXCSR: m.fpu.MXCSR,
-		},
+		FPU:    loadFXSAVE(m.xsave.Region[:]),
 	}
 	if s.LDT.Unusable != 0 {
 		m.cpu.LDT = complete.Table{}
@@ -121,10 +119,8 @@ func (v *VCPU) storeMachine(m, before *machine, out complete.Outcome) error {
 		RIP: c.RIP, RFLAGS: c.RFLAGS,
 	}
 	if c.FPU != before.cpu.FPU {
-		f := &c.FPU
-		m.fpu.FCW, m.fpu.FSW, m.fpu.FTWX, m.fpu.LastOpcode = f.FCW, f.FSW, f.FTW, f.FOP
-		m.fpu.LastIP, m.fpu.LastDP, m.fpu.FPR, m.fpu.XMM, m.fpu.MXCSR = f.FIP, f.FDP, f.ST, f.XMM, f.MXCSR
-		if err := k.SetFPU(&m.fpu); err != nil {
+		storeFXSAVE(m.xsave.Region[:], &c.FPU)
+		if err := k.SetXSave(m.xsave); err != nil {
 			return err
 		}
 	}
@@ -144,9 +140,7 @@ func (v *VCPU) storeMachine(m, before *machine, out complete.Outcome) error {
 	return v.inject(out.Inject)
 }
 
-const (
-	cr4PGE = 1 << 7
-)
+const cr4PGE = 1 << 7
 
 // storeSystem writes the segment bases that WRFSBASE and its like change, CR2 for a page fault, and
 // drops all translations when the guest asked for it.
@@ -201,4 +195,54 @@ func (v *VCPU) inject(x *complete.Exception) error {
 		}
 	}
 	return k.SetEvents(&e)
+}
+
+// Offsets in the XSAVE area (SDM vol. 1, 10.5.1 and 13.4).
+const (
+	fxFCW      = 0
+	fxFSW      = 2
+	fxFTW      = 4
+	fxFOP      = 6
+	fxFIP      = 8
+	fxFDP      = 16
+	fxMXCSR    = 24
+	fxST       = 32
+	fxXMM      = 160
+	xsaveBV    = 512
+	xsaveX87SE = 3 // XSTATE_BV: x87 and SSE state are not in their initial configuration
+)
+
+// loadFXSAVE reads the x87 and SSE state. (KVM_GET_FPU would do, but leaves MXCSR out.)
+func loadFXSAVE(area []byte) complete.FPU {
+	le := binary.LittleEndian
+	f := complete.FPU{
+		FCW: le.Uint16(area[fxFCW:]), FSW: le.Uint16(area[fxFSW:]), FTW: area[fxFTW], FOP: le.Uint16(area[fxFOP:]),
+		FIP: le.Uint64(area[fxFIP:]), FDP: le.Uint64(area[fxFDP:]), MXCSR: le.Uint32(area[fxMXCSR:]),
+	}
+	for i := range f.ST {
+		copy(f.ST[i][:], area[fxST+16*i:])
+	}
+	for i := range f.XMM {
+		copy(f.XMM[i][:], area[fxXMM+16*i:])
+	}
+	return f
+}
+
+// storeFXSAVE writes it back.
+func storeFXSAVE(area []byte, f *complete.FPU) {
+	le := binary.LittleEndian
+	le.PutUint16(area[fxFCW:], f.FCW)
+	le.PutUint16(area[fxFSW:], f.FSW)
+	area[fxFTW] = f.FTW
+	le.PutUint16(area[fxFOP:], f.FOP)
+	le.PutUint64(area[fxFIP:], f.FIP)
+	le.PutUint64(area[fxFDP:], f.FDP)
+	le.PutUint32(area[fxMXCSR:], f.MXCSR)
+	for i := range f.ST {
+		copy(area[fxST+16*i:], f.ST[i][:])
+	}
+	for i := range f.XMM {
+		copy(area[fxXMM+16*i:], f.XMM[i][:])
+	}
+	le.PutUint64(area[xsaveBV:], le.Uint64(area[xsaveBV:])|xsaveX87SE)
 }

@@ -59,3 +59,40 @@ func TestCompletionOff(t *testing.T) {
 		t.Errorf("fault %v", f)
 	}
 }
+
+// TestMXCSRThroughCompletion loads and stores MXCSR, which a software KVM does by completion: the vCPU's MXCSR must
+// change, not only a copy.
+func TestMXCSRThroughCompletion(t *testing.T) {
+	code := []byte{
+		0x0F, 0xAE, 0x16, 0x00, 0x20, // ldmxcsr [0x2000]
+		0x0F, 0xAE, 0x1E, 0x04, 0x20, // stmxcsr [0x2004]
+		0xA1, 0x04, 0x20, // mov ax, [0x2004]
+		0xE7, 0x10, // out 0x10, ax
+		0xEB, 0xFE,
+	}
+	var answer atomic.Int32
+	v := newTestVM(t, code, Config{Complete: true, Ports: busFunc(func(_ uint64, p []byte, _ bool) { answer.Store(int32(p[0]) | int32(p[1])<<8) })})
+	s, err := v.cpu.kvm.Sregs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.DS.Base, s.DS.Selector = 0, 0
+	s.CR4 |= 3 << 9 // OSFXSR, OSXMMEXCPT
+	if err := v.cpu.kvm.SetSregs(&s); err != nil {
+		t.Fatal(err)
+	}
+	const want = 0x7F80 // round toward zero, all exceptions masked
+	if err := v.mem.PutUint32(0x2000, want); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.cpu.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the answer", func(uint64) bool { return answer.Load() != 0 || v.cpu.State() == Faulted }, 0)
+	if f := v.cpu.Fault(); f != nil {
+		t.Fatal(f)
+	}
+	if n := answer.Load(); n != want {
+		t.Errorf("mxcsr read back as %#x, want %#x", n, want)
+	}
+}

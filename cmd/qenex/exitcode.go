@@ -107,9 +107,6 @@ func helpWithExitCodes(options kong.HelpOptions, ctx *kong.Context) error {
 	if err := kong.DefaultHelpPrinter(options, ctx); err != nil {
 		return err
 	}
-	if cmd := ctx.Selected(); cmd != nil && cmd.Detail != "" {
-		fmt.Fprintln(ctx.Stdout, "\n"+cmd.Detail)
-	}
 	printExitCodes(ctx.Stdout)
 	return nil
 }

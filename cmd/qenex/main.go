@@ -18,6 +18,8 @@ var version = "development"
 // cli is the whole command line.
 type cli struct {
 	Run        runCmd        `cmd:"" help:"Boot a Linux kernel in a virtual machine and give it this terminal."`
+	Doctor     doctorCmd     `cmd:"" help:"Say whether this host can run guests, how well, and what to do about it."`
+	Bench      benchCmd      `cmd:"" help:"Measure QENEX beside QEMU and gokvm on this host."`
 	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
 	Man        manCmd        `cmd:"" help:"Print the manual page."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
@@ -38,7 +40,6 @@ func run(args []string) int {
 	parser, err := kong.New(&c,
 		kong.Name("qenex"),
 		kong.Description(description),
-		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.Help(helpWithExitCodes),
 		kong.Exit(func(n int) { code = n }),

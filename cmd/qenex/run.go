@@ -21,7 +21,7 @@ import (
 type runCmd struct {
 	Kernel   string            `required:"" placeholder:"FILE" help:"Kernel: a bzImage, or a vmlinux, also compressed."`
 	Initrd   []string          `placeholder:"FILE" sep:"none" help:"Initial RAM disk; may be given several times, they are joined in order."`
-	Cmdline  string            `placeholder:"TEXT" default:"console=ttyS0 panic=-1 pci=off" help:"Kernel command line (default: ${default})."`
+	Cmdline  string            `placeholder:"TEXT" default:"console=ttyS0 panic=-1" help:"Kernel command line (default: ${default})."`
 	RawLine  bool              `name:"raw-cmdline" help:"Pass --cmdline as it is: no hints are put before it on a software KVM."`
 	Mem      size              `default:"256M" placeholder:"SIZE" help:"Memory, 32M up to what the host has (default: ${default})."`
 	CPUs     int               `name:"cpus" default:"1" placeholder:"N" help:"Virtual CPUs, 1 to 64 (default: ${default})."`
