@@ -124,7 +124,9 @@ func TestFaults(t *testing.T) {
 
 		{"invpcid at CPL 3", "66 0f 38 82 18", user, gp},
 		{"invpcid type", "66 0f 38 82 18", func(c *CPU) { c.GPR[RAX], c.GPR[RBX] = 0x1000, 4 }, gp},
-		{"invpcid reserved bits", "66 0f 38 82 18", rax(0x1ff0), gp},
+		{"invpcid reserved bits", "66 0f 38 82 18", func(c *CPU) { c.GPR[RAX], c.GPR[RBX] = 0x1ff0, 2 }, gp},
+		{"invpcid PCID disabled", "66 0f 38 82 18", rax(0x1020), gp},
+		{"invpcid address", "66 0f 38 82 18", func(c *CPU) { c.GPR[RAX], c.CR4 = 0x1030, c.CR4|cr4PCIDE }, gp},
 		{"invpcid page fault", "66 0f 38 82 18", rax(0x1ff8), pf(0, 0x2000)},
 
 		{"VEX after 66", "66 c4 e2 78 f2 c1", nil, ud},
@@ -141,6 +143,7 @@ func TestFaults(t *testing.T) {
 
 		{"popcnt m32 unaligned with AC", "f3 0f b8 00", strict, ac},
 		{"fld m80 unaligned with AC", "db 28", strict, ac},
+		{"fld m80 even with AC", "db 68 01", strict, ac},
 		{"fnstcw unaligned with AC", "d9 38", strict, ac},
 		{"cmpxchg8b unaligned with AC", "0f c7 08", strict, ac},
 	} {
@@ -149,6 +152,8 @@ func TestFaults(t *testing.T) {
 			for i := range m.b[0x800:] {
 				m.b[0x800+i] = 0xff // of no valid format
 			}
+			m.b[0x20] = 5    // a PCID
+			m.b[0x3f] = 0x40 // an address that is not canonical
 			if tt.setup != nil {
 				tt.setup(&c)
 			}
@@ -315,6 +320,28 @@ func TestXrstorHeader(t *testing.T) {
 		if c.FPU != want {
 			t.Errorf("%s: %+v, want %+v", tt.name, c.FPU, want)
 		}
+	}
+}
+
+// TestXsaveMXCSR: MXCSR alone makes the SSE component be in use.
+func TestXsaveMXCSR(t *testing.T) {
+	for _, code := range []string{"0f ae 26", "0f ae 36", "0f c7 26"} {
+		c, m := xsaveArea()
+		c.FPU.XMM[3][4], c.FPU.MXCSR = 0, 0x1fa0
+		must(t, &c, m, code)
+		if bv, _ := header(m); bv&3 != xSSE || m.b[0x40+fxMXCSR] != 0xa0 {
+			t.Errorf("%s: XSTATE_BV %#x, MXCSR byte %#x", code, bv, m.b[0x40+fxMXCSR])
+		}
+	}
+}
+
+// TestFxsavePadding: the bytes behind each x87 register are stored as 0.
+func TestFxsavePadding(t *testing.T) {
+	c, m := xsaveArea()
+	c.FPU.ST[2] = [16]byte{9: 1, 10: 2, 15: 3}
+	must(t, &c, m, "0f ae 06")
+	if st := m.b[0x40+fxST+32:][:16]; st[9] != 1 || st[10] != 0 || st[15] != 0 {
+		t.Errorf("% x", st)
 	}
 }
 

@@ -75,7 +75,6 @@ func (x *exec) loadX87(area []byte) {
 	f.FDP = truncate(binary.LittleEndian.Uint64(area[fxFDP:]), width)
 	for i := range f.ST {
 		copy(f.ST[i][:10], area[fxST+16*i:])
-		clear(f.ST[i][10:])
 	}
 	f.summarize()
 }

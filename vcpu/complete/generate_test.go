@@ -46,6 +46,7 @@ type generator struct {
 	cpu    CPU
 	mem    *flat
 	code   []byte
+	stray  bool   // add prefixes without effect
 	target uint64 // of the memory operand, 0 if none
 	wide   bool   // REX.W
 	size   int
@@ -89,8 +90,12 @@ func (g *generator) exponent(n int) uint64 {
 // extended is an 80-bit real, at times an unsupported one.
 func (g *generator) extended() [16]byte {
 	v := real80{mant: g.value() | intBit}
-	switch g.IntN(10) {
+	switch g.IntN(11) {
 	case 0:
+	case 10: // rounds up to a power of two, perhaps the least normal one
+		v.mant = -(uint64(1) << g.IntN(64))
+		v.exp = uint16(bias80 + []int{-1022, -1023, -126, -127, 0, 127, 1023}[g.IntN(7)])
+		return v.signed(g.IntN(2))
 	case 1:
 		v.exp = expMask
 	case 2:
@@ -114,7 +119,12 @@ func (g *generator) extended() [16]byte {
 	if v.exp != 0 && v.mant == 0 && g.IntN(2) == 0 {
 		v.exp = 0
 	}
-	v.exp |= uint16(g.IntN(2)) << 15
+	return v.signed(g.IntN(2))
+}
+
+// signed is v with the sign given.
+func (v real80) signed(sign int) [16]byte {
+	v.exp |= uint16(sign) << 15
 	return v.bytes()
 }
 
@@ -195,6 +205,9 @@ func (g *generator) instruction(codeAddr uint64) {
 	if t.prepare != nil {
 		t.prepare(g)
 	}
+	if g.stray && len(prefixes) > 0 && g.IntN(4) == 0 {
+		prefixes = g.addStray(prefixes)
+	}
 	g.code = append(prefixes, g.head(rex)...)
 	if rip >= 0 {
 		rip += len(g.code)
@@ -204,6 +217,15 @@ func (g *generator) instruction(codeAddr uint64) {
 		next := codeAddr + uint64(len(g.code))
 		binary.LittleEndian.PutUint32(g.code[rip:], uint32(g.target-next))
 	}
+}
+
+// addStray adds what must not matter: a REX prefix that is not the last one, or
+// an override of a segment that 64-bit code does not have.
+func (g *generator) addStray(prefixes []byte) []byte {
+	if g.t.opcode&vexed == 0 && g.IntN(2) == 0 {
+		return append([]byte{0x40 | byte(g.IntN(16))}, prefixes...)
+	}
+	return append(prefixes, []byte{0x26, 0x2e, 0x36, 0x3e}[g.IntN(4)])
 }
 
 // head encodes REX or VEX and the opcode.

@@ -35,3 +35,29 @@ func (x *exec) setMM(n int, v uint64) {
 	binary.LittleEndian.PutUint64(st[:8], v)
 	st[8], st[9] = 0xff, 0xff
 }
+
+// movMMX is MOVQ between MMX registers and memory.
+func movMMX(x *exec, isStore bool) error {
+	x.name = "movq"
+	if err := x.mmxStart(); err != nil {
+		return err
+	}
+	switch {
+	case isStore && x.isMem:
+		return x.storeUint(8, x.mm(x.reg))
+	case isStore:
+		x.setMM(x.rm, x.mm(x.reg))
+		return nil
+	}
+	v, err := x.mmSource()
+	x.setMM(x.reg, v)
+	return err
+}
+
+// mmSource reads the MMX register or memory operand.
+func (x *exec) mmSource() (uint64, error) {
+	if x.isMem {
+		return x.loadUint(8)
+	}
+	return x.mm(x.rm), nil
+}

@@ -62,7 +62,7 @@ func differential(t *testing.T, tmpl *template, seed uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), t: tmpl}
+	g := &generator{Rand: rand.New(rand.NewPCG(seed, 0)), t: tmpl, stray: true}
 	gs := g.Uint64() >> 20
 	if err := native.SetGSBase(gs); err != nil {
 		t.Fatal(err)
@@ -223,6 +223,10 @@ func TestNative(t *testing.T) {
 		t.Run(fmt.Sprintf("%s-%x-%d", tmpl.name, tmpl.opcode, i), func(t *testing.T) {
 			if !tmpl.cpuid.present() {
 				t.Skipf("NOT COMPARED: this processor has no %s", tmpl.name)
+			}
+			n := n
+			if strings.HasPrefix(tmpl.name, "fst") && !testing.Short() {
+				n *= 10 // rounding has rare corners
 			}
 			for seed := range n {
 				differential(t, tmpl, seed)

@@ -107,7 +107,7 @@ func (v real80) float(fbits, ebits, mode int) (out uint64, flags uint16, tiny, u
 	case v.mant == 0:
 		return sign, 0, false, false
 	}
-	mant, e := v.normalized()
+	mant, e := v.split()
 	e += int(maxExp >> 1)
 	shift := mantBits - fbits
 	q, inexact, up := round(mant, shift, mode, v.negative())
@@ -143,7 +143,7 @@ func (v real80) integer(size, mode int) (i int64, inexact, up, ok bool) {
 	if v.mant == 0 {
 		return 0, false, false, true
 	}
-	mant, e := v.normalized()
+	mant, e := v.split()
 	if e > 63 {
 		return 0, false, false, false
 	}
@@ -155,12 +155,11 @@ func (v real80) integer(size, mode int) (i int64, inexact, up, ok bool) {
 	return int64(q), inexact, up, q < limit
 }
 
-// normalized gives a mantissa with the integer bit set and the unbiased
-// exponent of a finite value other than 0.
-func (v real80) normalized() (mant uint64, e int) {
-	e = max(int(v.exp&expMask), 1) - bias80
-	lz := bits.LeadingZeros64(v.mant)
-	return v.mant << lz, e - lz
+// split gives mantissa and unbiased exponent of a finite value. The mantissa of
+// a denormal lacks its integer bit, which does not matter: every format is far
+// above it.
+func (v real80) split() (mant uint64, e int) {
+	return v.mant, max(int(v.exp&expMask), 1) - bias80
 }
 
 // round drops the low shift >= 0 bits of mant; up says that the result is larger

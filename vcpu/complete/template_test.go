@@ -230,6 +230,9 @@ func savedState(g *generator) {
 	src.saveX87(area[:])
 	src.saveMXCSR(area[:])
 	src.saveXMM(area[:])
+	for i := range src.cpu.FPU.ST {
+		binary.LittleEndian.PutUint32(area[fxST+16*i+10:], g.Uint32()) // padding
+	}
 	if err := g.mem.Write(g.target, area[:]); err != nil {
 		panic(err)
 	}
