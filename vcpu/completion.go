@@ -22,7 +22,7 @@ func (v *VCPU) complete(x Exit) *Fault {
 	if len(code) == 0 {
 		code = fetchCode(m.linear, m.sregs.CS.Base+m.regs.RIP)
 	}
-	var engine complete.Engine
+	engine := complete.Engine{MXCSR: binary.LittleEndian.Uint32(m.xsave.Region[fxMXCSRMask:])}
 	cpu := m.cpu
 	out, err := engine.Complete(&cpu, m.linear, code)
 	if err != nil {
@@ -199,17 +199,18 @@ func (v *VCPU) inject(x *complete.Exception) error {
 
 // Offsets in the XSAVE area (SDM vol. 1, 10.5.1 and 13.4).
 const (
-	fxFCW      = 0
-	fxFSW      = 2
-	fxFTW      = 4
-	fxFOP      = 6
-	fxFIP      = 8
-	fxFDP      = 16
-	fxMXCSR    = 24
-	fxST       = 32
-	fxXMM      = 160
-	xsaveBV    = 512
-	xsaveX87SE = 3 // XSTATE_BV: x87 and SSE state are not in their initial configuration
+	fxFCW       = 0
+	fxFSW       = 2
+	fxFTW       = 4
+	fxFOP       = 6
+	fxFIP       = 8
+	fxFDP       = 16
+	fxMXCSR     = 24
+	fxMXCSRMask = 28 // 0 stands for the oldest processors' mask
+	fxST        = 32
+	fxXMM       = 160
+	xsaveBV     = 512
+	xsaveX87SE  = 3 // XSTATE_BV: x87 and SSE state are not in their initial configuration
 )
 
 // loadFXSAVE reads the x87 and SSE state. (KVM_GET_FPU would do, but leaves MXCSR out.)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -175,6 +177,10 @@ func (m *Machine) load() error {
 	}
 	if m.entry, err = boot.Load(m.mem, bc); err != nil {
 		return fmt.Errorf("kernel %s: %w", m.cfg.Kernel, err)
+	}
+	if m.kernel.Packed() && m.entry.Mode != boot.Linux64 {
+		runtime.GC()         // the first only empties pools
+		debug.FreeOSMemory() // the decompressor's window, tens of MiB, is not needed again
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -65,6 +66,9 @@ func (c *runCmd) Run() (err error) {
 		timer := time.AfterFunc(c.Timeout, func() { cancel(errTimeout) })
 		defer timer.Stop()
 	}
+
+	// A vCPU's thread holds one of the runtime's processors until it notices: consoles and signals need others.
+	runtime.GOMAXPROCS(max(runtime.NumCPU(), c.CPUs+2))
 
 	console, err := openConsole(cancel)
 	if err != nil {

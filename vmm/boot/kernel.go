@@ -98,6 +98,9 @@ func (k *Kernel) Format() string {
 // UnpacksItself says whether the kernel is a bzImage, which unpacks itself unless it is entered as Direct.
 func (k *Kernel) UnpacksItself() bool { return k.bz != nil }
 
+// Packed says whether the kernel is compressed in one way or another.
+func (k *Kernel) Packed() bool { return k.bz != nil || k.packed != uncompressed }
+
 // Version returns the version string a bzImage carries ("6.1.0-56-cloud-amd64 (...) ..."), or "".
 func (k *Kernel) Version() string {
 	if k.bz == nil || k.bz.versionAt == 0 {
