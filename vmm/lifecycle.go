@@ -23,12 +23,13 @@ func (m *Machine) Start() error {
 		})
 	}
 	m.milestone("started")
+	m.events.publish(EventStarted, -1, "")
 	for _, v := range m.vcpus {
-		if err := v.Start(); err != nil {
+		if err := v.Start(); err != nil && !m.hasEnded() {
 			return err
 		}
+		// The guest may end the machine on its first vCPU before the others have begun.
 	}
-	m.events.publish(EventStarted, -1, "")
 	return nil
 }
 
@@ -90,6 +91,15 @@ func (m *Machine) end(o Outcome) {
 		v.RequestStop()
 	}
 	m.events.publish(EventEnded, -1, o.String())
+}
+
+func (m *Machine) hasEnded() bool {
+	select {
+	case <-m.ended:
+		return true
+	default:
+		return false
+	}
 }
 
 // flushTime bounds how long Wait lets a slow console take the guest's last output.

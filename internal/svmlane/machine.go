@@ -127,7 +127,7 @@ func command(h host, s Spec, dir, console string) (*exec.Cmd, error) {
 		"-nodefaults", "-display", "none", "-vga", "none", "-net", "none", "-no-reboot",
 		"-serial", "file:"+console, "-serial", "stdio",
 		"-kernel", h.kernel, "-initrd", image,
-		"-append", "console=ttyS0 panic=-1 loglevel=5"), nil
+		"-append", "console=ttyS0 panic=-1 loglevel=5 nohz=off highres=off"), nil
 }
 
 // read follows the machine's second serial port until the job is done or the port closes.
