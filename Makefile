@@ -53,7 +53,8 @@ stress-test: guest ## loop boots, kicks, pauses and resets for STRESS_TIME under
 	$(GO) test -race -count=1 -v -timeout 0 -run '^TestStress' ./vmm -stress $(STRESS_TIME)
 
 bench: build guest ## measure QENEX beside QEMU and gokvm
-	bin/qenex bench $(BENCH_FLAGS)
+	$(GO) build -o bin/gokvm github.com/bobuhiro11/gokvm
+	bin/qenex bench --gokvm bin/gokvm $(BENCH_FLAGS)
 
 fuzz: ## run every fuzz target for FUZZ_TIME
 	packaging/fuzz $(FUZZ_TIME)
