@@ -45,8 +45,9 @@ type Result struct {
 	Elapsed  time.Duration // by the host's clock
 }
 
-// defaultCPUs is 1 because QEMU 7.2's emulation of SVM on several CPUs hangs now and then: two of six runs of the kvm
-// room's tests did on two CPUs, none on one. Guests inside may still have several CPUs.
+// defaultCPUs is 1 because QEMU 7.2's emulation of SVM on two CPUs is no faster and hangs in one run of three (both CPUs
+// busy, no output). On one CPU, with the periodic tick of kernelCmdline, it did not in 15 runs. Guests inside may have
+// several CPUs nevertheless.
 const defaultCPUs = 1
 
 // withDefaults fills in what the caller left out.
