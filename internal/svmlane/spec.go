@@ -45,7 +45,7 @@ type Result struct {
 	Elapsed  time.Duration // by the host's clock
 }
 
-// defaultCPUs is 1 because QEMU 7.2's emulation of SVM on two CPUs is no faster and hangs in one run of three (both CPUs
+// defaultCPUs is 1 because QEMU 7.2's emulation of SVM on two CPUs is no faster and hung in two runs of three (both CPUs
 // busy, no output). On one CPU, with the periodic tick of kernelCmdline, it did not in 15 runs. Guests inside may have
 // several CPUs nevertheless.
 const defaultCPUs = 1
