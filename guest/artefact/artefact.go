@@ -20,7 +20,7 @@ const (
 	InitUroot    = "initramfs-uroot.cpio"
 	InitTiny     = "initramfs-tiny.cpio"
 	CommandParam = "qenex.cmd"    // kernel parameter: shell commands that the guest runs; not in InitTiny
-	ActionParam  = "qenex.action" // kernel parameter: poweroff, reboot, halt, panic or shell; not in InitTiny
+	ActionParam  = "qenex.action" // kernel parameter: poweroff, direct, reboot, halt, panic or shell; not in InitTiny
 	Milestone    = "QENEX: user space"
 )
 

@@ -2,7 +2,8 @@
 // the kernel command line asks for and ends the machine, by the same protocol as the busybox guest (guest/init/rc):
 //
 //	qenex.cmd="..."     shell commands to run; spaces need the quotes; no double quote inside. Default: uname -a
-//	qenex.action=WHAT   what follows: poweroff (default), reboot, halt, panic, or shell (an interactive one, then poweroff)
+//	qenex.action=WHAT   what follows: poweroff (default), direct (poweroff through QENEX's port, without the kernel's last
+//	                    words), reboot, halt, panic, or shell (an interactive one, then poweroff)
 //
 // It runs as a guest's user space, never on the host.
 package main
@@ -66,24 +67,25 @@ func end(action string) {
 		if err := os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0); err != nil {
 			fmt.Fprintln(os.Stderr, "QENEX: this kernel cannot be made to panic:", err)
 		}
+	case "direct":
+		sleepDirectly()
 	default:
-		sleepWithoutACPI()
+		if _, err := os.Stat("/sys/firmware/acpi"); err != nil {
+			sleepDirectly()
+		}
 	}
 	fmt.Fprintln(os.Stderr, "QENEX: the kernel refused to end the machine:", unix.Reboot(how))
 }
 
-// sleepWithoutACPI powers off by writing QENEX's sleep control register, where the kernel has no ACPI to do it with.
-func sleepWithoutACPI() {
+// sleepDirectly powers off by writing QENEX's sleep control register. It returns where there is none.
+func sleepDirectly() {
 	const (
 		sleepControl = 0x600
 		enableS5     = 1<<5 | 5<<2 // SLP_EN, SLP_TYP (ACPI 6.5, 4.8.3.7)
 	)
-	if _, err := os.Stat("/sys/firmware/acpi"); err == nil {
-		return
-	}
 	port, err := os.OpenFile("/dev/port", os.O_WRONLY, 0)
 	if err != nil {
-		fmt.Fprintln(os.Stderr, "QENEX: no ACPI and no port to power off with:", err)
+		fmt.Fprintln(os.Stderr, "QENEX: cannot power off through a port:", err)
 		return
 	}
 	port.WriteAt([]byte{enableS5}, sleepControl)
