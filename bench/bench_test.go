@@ -45,8 +45,8 @@ func TestCompareAndMarkdown(t *testing.T) {
 	for _, want := range []string{
 		"**time** (ms, less is better; goal: less)\n",
 		"| qenex | 5.00 | 5.00 | 5.00 | 1 |  |\n",
-		"| qemu pc | 20.0 | 20.0 | 20.0 | 1 | 0.250 |\n",
-		"| qemu microvm | not here | | | 0 | |\n",
+		"| qemu-pc | 20.0 | 20.0 | 20.0 | 1 | 0.250 |\n",
+		"| qemu-microvm | not here | | | 0 | |\n",
 		"| gokvm | -1.00 | -1.00 | -1.00 | 1, then: died |  |\n",
 	} {
 		if !strings.Contains(b.String(), want) {

@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"debug/buildinfo"
 	"os"
 	"os/exec"
 	"runtime"
@@ -23,6 +24,11 @@ func describeHost(ctx context.Context, soft bool, peers []peer) Host {
 		if name, value, ok := strings.Cut(l, ":"); ok && strings.TrimSpace(name) == "model name" {
 			h.CPU = strings.TrimSpace(value)
 			break
+		}
+	}
+	for _, p := range peers {
+		if info, err := buildinfo.ReadFile(p.path); err == nil && p.name == gokvmName {
+			h.Versions[p.name] = info.Main.Path + " " + info.Main.Version
 		}
 	}
 	flag := map[string]string{qenexName: "version", microvmName: "--version", pcName: "--version"}

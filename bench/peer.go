@@ -28,8 +28,8 @@ type peer struct {
 // Names of the peers, in the order of the table.
 const (
 	qenexName   = "qenex"
-	microvmName = "qemu microvm"
-	pcName      = "qemu pc"
+	microvmName = "qemu-microvm"
+	pcName      = "qemu-pc"
 	gokvmName   = "gokvm"
 )
 
