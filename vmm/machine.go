@@ -102,13 +102,21 @@ func New(cfg Config) (m *Machine, err error) {
 	if m.vm, err = m.sys.CreateVM(); err != nil {
 		return m, err
 	}
-	if err := m.addChips(); err != nil {
-		return m, err
-	}
 	if m.mem, err = memmap.New(cfg.Memory); err != nil {
 		return m, fmt.Errorf("%w: %w", ErrConfig, err)
 	}
+	// Memory and MSR filter come before the chips: these register I/O devices, and behind that the kernel would make
+	// both wait for a grace period, 5 to 15 ms.
 	if err := m.mem.Slots(m.vm, 0); err != nil {
+		return m, err
+	}
+	if m.cfg.Heal && m.host.Syscall == probe.ArrivesAtCPL3 {
+		m.shim = new(vcpu.SyscallShim)
+		if err := m.shim.Watch(m.vm); err != nil {
+			return m, err
+		}
+	}
+	if err := m.addChips(); err != nil {
 		return m, err
 	}
 	if err := m.addDevices(); err != nil {

@@ -7,7 +7,6 @@ import (
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/vcpu"
 	"github.com/qenex/qenex-kernel/vcpu/cpuid"
-	"github.com/qenex/qenex-kernel/vcpu/probe"
 	"github.com/qenex/qenex-kernel/vmm/boot"
 )
 
@@ -18,12 +17,6 @@ func (m *Machine) addVCPUs() error {
 	supported, err := m.sys.SupportedCPUID()
 	if err != nil {
 		return err
-	}
-	if m.cfg.Heal && m.host.Syscall == probe.ArrivesAtCPL3 {
-		m.shim = new(vcpu.SyscallShim)
-		if err := m.shim.Watch(m.vm); err != nil {
-			return err
-		}
 	}
 	for id := range m.cfg.CPUs {
 		k, err := m.vm.CreateVCPU(id)
