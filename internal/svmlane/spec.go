@@ -56,7 +56,7 @@ func (s Spec) withDefaults() Spec {
 		s.Timeout = 5 * time.Minute
 	}
 	if s.MemoryMiB == 0 {
-		s.MemoryMiB = 2048
+		s.MemoryMiB = 5120
 	}
 	if s.CPUs == 0 {
 		s.CPUs = defaultCPUs
