@@ -33,7 +33,7 @@ type Spec struct {
 	Files     map[string]string // absolute path in the machine -> path on the host
 	Artefacts []string          // names of guest artefacts that the programs find under $QENEX_CACHE
 	Timeout   time.Duration     // for everything, from the start of the machine; 0: five minutes
-	MemoryMiB int               // of the outer machine beside what the files take; 0: 2048
+	MemoryMiB int               // of the outer machine beside what the files take; 0: 5120
 	CPUs      int               // of the outer machine; 0: 1, see defaultCPUs
 }
 
