@@ -22,7 +22,7 @@ func (v *VCPU) complete(x Exit) *Fault {
 	if len(code) == 0 {
 		code = fetchCode(m.linear, m.sregs.CS.Base+m.regs.RIP)
 	}
-	engine := complete.Engine{MXCSR: binary.LittleEndian.Uint32(m.xsave.Region[fxMXCSRMask:])}
+	engine := complete.Engine{MXCSR: complete.MXCSRMask(m.xsave.Region[:])}
 	cpu := m.cpu
 	out, err := engine.Complete(&cpu, m.linear, code)
 	if err != nil {
@@ -85,8 +85,8 @@ func (v *VCPU) loadMachine() (*machine, error) {
 		XCR0:   xcr0,
 		TSC:    func() uint64 { return v.readMSR(kvm.MSRTSC) },
 		TSCAux: uint32(v.readMSR(kvm.MSRTSCAux)),
-		FPU:    loadFXSAVE(m.xsave.Region[:]),
 	}
+	m.cpu.FPU.Load(m.xsave.Region[:]) // KVM_GET_FPU would do, but leaves MXCSR out
 	if s.LDT.Unusable != 0 {
 		m.cpu.LDT = complete.Table{}
 	}
@@ -119,7 +119,8 @@ func (v *VCPU) storeMachine(m, before *machine, out complete.Outcome) error {
 		RIP: c.RIP, RFLAGS: c.RFLAGS,
 	}
 	if c.FPU != before.cpu.FPU {
-		storeFXSAVE(m.xsave.Region[:], &c.FPU)
+		c.FPU.Store(m.xsave.Region[:])
+		setXSTATEBV(m.xsave)
 		if err := k.SetXSave(m.xsave); err != nil {
 			return err
 		}
@@ -197,53 +198,9 @@ func (v *VCPU) inject(x *complete.Exception) error {
 	return k.SetEvents(&e)
 }
 
-// Offsets in the XSAVE area (SDM vol. 1, 10.5.1 and 13.4).
-const (
-	fxFCW       = 0
-	fxFSW       = 2
-	fxFTW       = 4
-	fxFOP       = 6
-	fxFIP       = 8
-	fxFDP       = 16
-	fxMXCSR     = 24
-	fxMXCSRMask = 28 // 0 stands for the oldest processors' mask
-	fxST        = 32
-	fxXMM       = 160
-	xsaveBV     = 512
-	xsaveX87SE  = 3 // XSTATE_BV: x87 and SSE state are not in their initial configuration
-)
-
-// loadFXSAVE reads the x87 and SSE state. (KVM_GET_FPU would do, but leaves MXCSR out.)
-func loadFXSAVE(area []byte) complete.FPU {
-	le := binary.LittleEndian
-	f := complete.FPU{
-		FCW: le.Uint16(area[fxFCW:]), FSW: le.Uint16(area[fxFSW:]), FTW: area[fxFTW], FOP: le.Uint16(area[fxFOP:]),
-		FIP: le.Uint64(area[fxFIP:]), FDP: le.Uint64(area[fxFDP:]), MXCSR: le.Uint32(area[fxMXCSR:]),
-	}
-	for i := range f.ST {
-		copy(f.ST[i][:], area[fxST+16*i:])
-	}
-	for i := range f.XMM {
-		copy(f.XMM[i][:], area[fxXMM+16*i:])
-	}
-	return f
-}
-
-// storeFXSAVE writes it back.
-func storeFXSAVE(area []byte, f *complete.FPU) {
-	le := binary.LittleEndian
-	le.PutUint16(area[fxFCW:], f.FCW)
-	le.PutUint16(area[fxFSW:], f.FSW)
-	area[fxFTW] = f.FTW
-	le.PutUint16(area[fxFOP:], f.FOP)
-	le.PutUint64(area[fxFIP:], f.FIP)
-	le.PutUint64(area[fxFDP:], f.FDP)
-	le.PutUint32(area[fxMXCSR:], f.MXCSR)
-	for i := range f.ST {
-		copy(area[fxST+16*i:], f.ST[i][:])
-	}
-	for i := range f.XMM {
-		copy(area[fxXMM+16*i:], f.XMM[i][:])
-	}
-	le.PutUint64(area[xsaveBV:], le.Uint64(area[xsaveBV:])|xsaveX87SE)
+// setXSTATEBV marks x87 and SSE state in an XSAVE area as present (SDM vol. 1, 13.4.2).
+func setXSTATEBV(x *kvm.XSave) {
+	const at, x87SSE = 512, 3
+	bv := x.Region[at:]
+	binary.LittleEndian.PutUint64(bv, binary.LittleEndian.Uint64(bv)|x87SSE)
 }
