@@ -11,6 +11,9 @@ as_root() {
 	fi
 }
 
+# Everything that any step needs, for who has to ask an administrator and would rather ask once.
+ALL_TOOLS="make gcc libc6-dev binutils flex bison bc libelf-dev xz-utils lz4 qemu-system-x86"
+
 # need PACKAGE...: make sure that the packages are installed, or say what to run and stop.
 need() {
 	local p missing=()
@@ -18,7 +21,7 @@ need() {
 		[ "$(dpkg-query -W -f '${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing+=("$p")
 	done
 	[ ${#missing[@]} -gt 0 ] || return 0
-	as_root true || die "these Debian packages are missing: run: sudo apt-get install --no-install-recommends ${missing[*]}"
+	as_root true || die "Debian packages are missing; run: sudo apt-get install --no-install-recommends $ALL_TOOLS"
 	say "installing ${missing[*]}"
 	apt_lists
 	as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}" \
@@ -63,23 +66,27 @@ ask_apt() {
 
 # fetch PACKAGE: download it, whole and verified, and leave its path in DEB.
 fetch() {
-	DEB=$WORK/debs/$1_${VERSION[$1]//:/%3a}.deb
 	mkdir -p "$WORK/debs"
+	DEB=$(deb_path "$1")
 	[ -f "$DEB" ] && return
-	local part=$WORK/debs/part
-	download "$1" "$part" || {
-		apt_lists again
-		resolve
-		DEB=$WORK/debs/$1_${VERSION[$1]//:/%3a}.deb
-		download "$1" "$part" || die "download of $1 ${VERSION[$1]} failed; see $WORK/log/download.log"
-	}
-	sha256_is "$part"/*.deb "${SHA256[$1]}" || die "$1 ${VERSION[$1]}: the downloaded file is not the one apt's lists promise"
-	mv "$part"/*.deb "$DEB"
+	say "downloading $1 ${VERSION[$1]}"
+	download "$1" && return
+	apt_lists again # a version that Debian has replaced is no longer on its servers
+	resolve
+	DEB=$(deb_path "$1")
+	download "$1" || die "download of $1 ${VERSION[$1]} failed; see $WORK/log/download.log"
 }
 
-# download PACKAGE DIRECTORY: into a fresh directory.
+deb_path() { echo "$WORK/debs/$1_${VERSION[$1]//:/%3a}.deb"; }
+
+# download PACKAGE: to DEB. Our own downloader continues what was interrupted and shows progress; where it cannot do it
+# (a proxy that only apt knows, a mirror: address), apt does.
 download() {
-	rm -rf "$2" && mkdir -p "$2"
-	say "downloading $1 ${VERSION[$1]}"
-	(cd "$2" && apt-get download -q -o APT::Sandbox::User="$(id -un)" "$1=${VERSION[$1]}") >"$WORK/log/download.log" 2>&1
+	local uri part=$WORK/debs/apt
+	uri=$(apt-get download --print-uris "$1=${VERSION[$1]}" 2>"$WORK/log/download.log" | sed -n "s/^'\(http[^']*\)'.*/\1/p")
+	[ -n "$uri" ] && (cd "$GUEST" && go run ./fetch "$uri" "${SHA256[$1]}" "$DEB") && return
+	rm -rf "$part" && mkdir -p "$part"
+	(cd "$part" && apt-get download -q -o APT::Sandbox::User="$(id -un)" "$1=${VERSION[$1]}") >>"$WORK/log/download.log" 2>&1 || return
+	sha256_is "$part"/*.deb "${SHA256[$1]}" || die "$1 ${VERSION[$1]}: the downloaded file is not the one that apt's lists promise"
+	mv "$part"/*.deb "$DEB"
 }
