@@ -29,16 +29,22 @@ fresh() {
 # done_with STEP KEY
 done_with() { printf '%s\n' "$2" >"$STAMPS/$1.part" && mv "$STAMPS/$1.part" "$STAMPS/$1"; }
 
-# timed WHAT COMMAND...: run with the output in a log, say how long it took; on failure show the log's end.
+# timed WHAT COMMAND...: run with the output in a log, say now and then how far it is and at last how long it took; on
+# failure show the log's end.
 timed() {
-	local what=$1 log start=$SECONDS status
+	local what=$1 log start=$SECONDS status ticker
 	shift
 	log=$WORK/log/${what%% *}.log
 	say "$what ..."
+	while sleep 20 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do
+		say "  $((SECONDS - start)) s: $(tail -n 1 "$log")"
+	done 9>&- &
+	ticker=$!
 	set +e # a command tested by `if` would run on after errors inside it
 	(set -e; "$@") >"$log" 2>&1
 	status=$?
 	set -e
+	kill $ticker
 	if [ $status != 0 ]; then
 		tail -n 25 "$log" >&2
 		die "$what failed; the whole log is $log"
