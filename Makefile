@@ -20,7 +20,7 @@ RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svm
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: build run test test-go test-race test-svm test-uroot test-quantum test-ai stress-test bench fuzz lint \
+.PHONY: build run test test-go test-race test-svm test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
 	guest guest-stock guest-lean install uninstall clean distclean clean-guest help
 
 build: ## build bin/qenex, a static binary
@@ -56,6 +56,9 @@ stress-test: guest ## loop boots, kicks, pauses and resets for STRESS_TIME under
 bench: build guest ## measure QENEX beside QEMU and gokvm
 	$(GO) build -o bin/gokvm github.com/bobuhiro11/gokvm
 	bin/qenex bench --gokvm bin/gokvm $(BENCH_FLAGS)
+
+bench-svm: guest ## the same inside the svm lane's machine, where guest kernel code is not emulated by KVM
+	$(GO) run ./internal/svmlane/svmbench $(BENCH_FLAGS)
 
 fuzz: ## run every fuzz target for FUZZ_TIME
 	packaging/fuzz $(FUZZ_TIME)
