@@ -3,7 +3,7 @@
 # build_tiny: one assembled program that prints a line and powers off.
 build_tiny() {
 	local key
-	key=$(digest "$GUEST"/init/*.s "$GUEST"/{initramfs,mkinitramfs}/*.go "$GUEST"/initramfs/*.spec "$GUEST/initramfs.sh")
+	key=$(digest "$GUEST"/init/*.{s,inc} "$GUEST"/{initramfs,mkinitramfs}/*.go "$GUEST"/initramfs/*.spec "$GUEST/initramfs.sh")
 	fresh tiny "$key" "$OUT/initramfs-tiny.cpio" && return
 	need binutils
 	timed "initramfs-tiny" pack tiny
@@ -26,7 +26,7 @@ pack() {
 	local build=$WORK/init p
 	mkdir -p "$build"
 	for p in start off tiny; do
-		as -o "$build/$p.o" "$GUEST/init/$p.s"
+		as -I "$GUEST/init" -o "$build/$p.o" "$GUEST/init/$p.s"
 		ld -n -s -o "$build/$p" "$build/$p.o"
 	done
 	if [ "$1" = busybox ]; then

@@ -5,10 +5,9 @@
 #	r	reboot
 #	h	halt
 #
-# Waits until the console has sent everything, syncs, and calls reboot(2). One exec from the shell, no fork.
+# Waits until the console has sent everything, syncs, and calls reboot(2), which also follows where d does nothing. One exec from the shell, no fork.
 
-	.set	SLEEP_CONTROL, 0x600	# port of QENEX's ACPI sleep control register
-	.set	SLEEP_ENABLE_S5, 0x34	# SLP_EN | 5 << 2 (ACPI 6.5, 4.8.3.7)
+	.include "port.inc"
 
 	.globl	_start
 	.text
@@ -32,14 +31,9 @@ _start:
 	cmp	$'d', %al
 	jne	power_off
 
-	mov	$172, %eax		# iopl(3)
-	mov	$3, %edi
-	syscall
-	test	%rax, %rax
-	jnz	power_off		# refused, or a kernel without it
-	mov	$SLEEP_CONTROL, %edx
-	mov	$SLEEP_ENABLE_S5, %al
-	out	%al, %dx
+	mov	$SLEEP_CONTROL, %edi
+	mov	$SLEEP_ENABLE_S5, %sil
+	call	put_port
 
 power_off:
 	mov	$0x4321fedc, %edx

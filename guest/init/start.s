@@ -1,28 +1,20 @@
 # /init of the busybox guest: what must happen before a shell can run, without a single fork.
 #
 # Mounts /proc, /sys and /dev, marks on QENEX's milestone port and on the console that user space is reached, and becomes
-# `sh /rc`. Doing this with system
-# calls instead of shell commands saves three forks and execs, about a second on a KVM that emulates guest kernel
-# code. A mount that fails (a kernel without sysfs, say) is passed over: /rc finds out what is missing.
+# `sh /rc`. Doing this with system calls instead of shell commands saves three forks and execs, about a second on a KVM
+# that emulates guest kernel code. A mount that fails (a kernel without sysfs, say) is passed over: /rc finds out what is
+# missing.
 
-	.set	MILESTONES, 0x5f0	# port of QENEX's boot milestones
-	.set	USER_SPACE, 1
+	.include "port.inc"
 
 	.globl	_start
 	.text
 _start:
 	mov	%rsp, %rbp		# argc, argv, 0, envp, 0: the environment is handed on to the shell
 
-	mov	$3, %edi
-	call	iopl
-	test	%rax, %rax
-	jnz	mounts			# refused, or a kernel without it
-	mov	$MILESTONES, %edx
-	mov	$USER_SPACE, %al
-	out	%al, %dx
-	xor	%edi, %edi
-	call	iopl
-mounts:
+	mov	$MILESTONES, %edi
+	mov	$USER_SPACE, %sil
+	call	put_port
 
 	lea	proc(%rip), %rdi
 	lea	proc_dir(%rip), %rsi
@@ -55,12 +47,6 @@ mounts:
 	mov	$60, %eax		# exit(1): no shell in the image, which ends in a kernel panic that says so
 	mov	$1, %edi
 	syscall
-
-# iopl(edi)
-iopl:
-	mov	$172, %eax
-	syscall
-	ret
 
 # mount(rdi as source and type, on rsi)
 mount:

@@ -3,25 +3,15 @@
 #
 # Powers off by the sleep control register first (works without ACPI in the kernel), then through reboot(2).
 
-	.set	SLEEP_CONTROL, 0x600	# port of QENEX's ACPI sleep control register
-	.set	SLEEP_ENABLE_S5, 0x34	# SLP_EN | 5 << 2 (ACPI 6.5, 4.8.3.7)
-
-	.set	MILESTONES, 0x5f0	# port of QENEX's boot milestones
-	.set	USER_SPACE, 1
+	.include "port.inc"
 
 	.globl	_start
 	.text
 _start:
-	mov	$172, %eax		# iopl(3)
-	mov	$3, %edi
-	syscall
-	mov	%rax, %rbx		# 0: ports may be used
-	test	%rbx, %rbx
-	jnz	line
-	mov	$MILESTONES, %edx
-	mov	$USER_SPACE, %al
-	out	%al, %dx
-line:
+	mov	$MILESTONES, %edi
+	mov	$USER_SPACE, %sil
+	call	put_port
+
 	mov	$1, %eax		# write(1, milestone, length)
 	mov	$1, %edi
 	lea	milestone(%rip), %rsi
@@ -33,14 +23,11 @@ line:
 	mov	$1, %edx
 	syscall
 
-	test	%rbx, %rbx
-	jnz	power_off
-	mov	$SLEEP_CONTROL, %edx
-	mov	$SLEEP_ENABLE_S5, %al
-	out	%al, %dx
+	mov	$SLEEP_CONTROL, %edi
+	mov	$SLEEP_ENABLE_S5, %sil
+	call	put_port
 
-power_off:
-	mov	$169, %eax		# reboot(MAGIC1, MAGIC2, POWER_OFF, 0)
+	mov	$169, %eax		# still here: reboot(MAGIC1, MAGIC2, POWER_OFF, 0)
 	mov	$0xfee1dead, %edi
 	mov	$672274793, %esi
 	mov	$0x4321fedc, %edx
