@@ -18,7 +18,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Ports of a QENEX machine, and what is written to them.
+const (
+	milestones   = 0x5f0 // boot milestones
+	userSpace    = 1
+	sleepControl = 0x600       // ACPI sleep control register
+	enableS5     = 1<<5 | 5<<2 // SLP_EN, SLP_TYP (ACPI 6.5, 4.8.3.7)
+)
+
 func main() {
+	if err := putPort(milestones, userSpace); err != nil {
+		fmt.Fprintln(os.Stderr, "QENEX: no boot milestone:", err)
+	}
 	fmt.Println("QENEX: user space")
 	line, err := os.ReadFile("/proc/cmdline")
 	if err != nil {
@@ -79,14 +90,18 @@ func end(action string) {
 
 // sleepDirectly powers off by writing QENEX's sleep control register. It returns where there is none.
 func sleepDirectly() {
-	const (
-		sleepControl = 0x600
-		enableS5     = 1<<5 | 5<<2 // SLP_EN, SLP_TYP (ACPI 6.5, 4.8.3.7)
-	)
-	port, err := os.OpenFile("/dev/port", os.O_WRONLY, 0)
-	if err != nil {
+	if err := putPort(sleepControl, enableS5); err != nil {
 		fmt.Fprintln(os.Stderr, "QENEX: cannot power off through a port:", err)
-		return
 	}
-	port.WriteAt([]byte{enableS5}, sleepControl)
+}
+
+// putPort writes one byte to an I/O port.
+func putPort(port int64, value byte) error {
+	f, err := os.OpenFile("/dev/port", os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteAt([]byte{value}, port)
+	return err
 }
