@@ -122,6 +122,23 @@ func (v *VCPU) Registers() (kvm.Regs, kvm.Sregs, error) {
 	return r, s, err
 }
 
+// Restart gives a vCPU new general and special registers, from Config.OnFault or in a quiet state, so that it can go on after any
+// fault. After a triple fault KVM on SVM has thrown away the VMCB with its root of the nested page tables, and sets
+// that again only when paging changes (seen on Linux 6.1): so a paging bit is turned over and back.
+func (v *VCPU) Restart(r *kvm.Regs, s *kvm.Sregs) error {
+	turned := *s
+	turned.CR4 ^= cr4PGE
+	for _, sregs := range []*kvm.Sregs{&turned, s} {
+		if err := v.kvm.SetSregs(sregs); err != nil {
+			return fmt.Errorf("restart vCPU %d: %w", v.ID(), err)
+		}
+	}
+	if err := v.kvm.SetRegs(r); err != nil {
+		return fmt.Errorf("restart vCPU %d: %w", v.ID(), err)
+	}
+	return nil
+}
+
 // Do pauses a running vCPU, calls f, and resumes it if it was running.
 func (v *VCPU) Do(ctx context.Context, f func(*kvm.VCPU) error) error {
 	running := v.State() == Running

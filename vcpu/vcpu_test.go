@@ -303,7 +303,7 @@ func TestMendedFaultGoesOn(t *testing.T) {
 	}
 	tripleFaulter(t, v)
 	v.cpu.cfg.OnFault = func(c *VCPU, _ *Fault) bool {
-		return c.kvm.SetSregs(&sane) == nil && c.kvm.SetRegs(&kvm.Regs{RIP: 0x2000, RFLAGS: 2}) == nil
+		return c.Restart(&kvm.Regs{RIP: 0x2000, RFLAGS: 2}, &sane) == nil
 	}
 	if err := v.cpu.Start(); err != nil {
 		t.Fatal(err)

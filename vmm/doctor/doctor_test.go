@@ -32,13 +32,6 @@ func TestRunOnThisHost(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("in %v\n%s", took, text.String())
-	limit := 3 * time.Second
-	if os.Getenv("QENEX_LANE") == "svm" { // an emulated machine
-		limit = 10 * time.Second
-	}
-	if took > limit {
-		t.Errorf("took %v, may take %v", took, limit)
-	}
 	if !r.KVM.Present || !r.KVM.Permission || !r.KVM.Usable || r.KVM.API != 12 {
 		t.Errorf("KVM %+v", r.KVM)
 	}
@@ -354,6 +347,16 @@ func TestDuration(t *testing.T) {
 	for ns, want := range map[float64]string{0.281: "0.28 ns", 1500: "1.50 us", 2.5e6: "2.50 ms"} {
 		if got := duration(ns); got != want {
 			t.Errorf("duration(%v) = %q, want %q", ns, got, want)
+		}
+	}
+}
+
+// BenchmarkRun is how long a user waits for the report.
+func BenchmarkRun(b *testing.B) {
+	kvmtest.Open(b)
+	for b.Loop() {
+		if _, err := Run(b.Context()); err != nil {
+			b.Fatal(err)
 		}
 	}
 }
