@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"fmt"
 	"os"
 	"os/exec"
 	"syscall"
@@ -12,30 +11,8 @@ import (
 
 	"github.com/qenex/qenex-kernel/internal/bareguest"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/ptytest"
 )
-
-// openTerminal makes a pseudo-terminal.
-func openTerminal(t *testing.T) (master, slave *os.File) {
-	t.Helper()
-	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { master.Close() })
-	if err := unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0); err != nil {
-		t.Fatal(err)
-	}
-	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { slave.Close() })
-	return master, slave
-}
 
 // TestTerminal runs a guest on a terminal, ends it by key, signal, panic of the guest and bad input, and wants the terminal to be as it
 // was, each time.
@@ -52,21 +29,25 @@ func TestTerminal(t *testing.T) {
 		"input":    {[]string{"run", "--kernel", "/nonexistent"}, nil, exitInput},
 	} {
 		t.Run(name, func(t *testing.T) {
-			master, slave := openTerminal(t)
-			before, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+			master, tty := ptytest.Open(t)
+			before, err := unix.IoctlGetTermios(tty, unix.TCGETS)
 			if err != nil {
 				t.Fatal(err)
 			}
 			cmd := command(tt.args...)
+			own, err := unix.Dup(tty)
+			if err != nil {
+				t.Fatal(err)
+			}
+			slave := os.NewFile(uintptr(own), "terminal")
+			defer slave.Close()
 			cmd.Stdin, cmd.Stdout, cmd.Stderr = slave, slave, slave
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true, Ctty: 0}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
 			running := make(chan struct{})
-			drained := make(chan struct{})
-			go func() { // a terminal that nobody reads would stop the guest
-				defer close(drained)
+			go func() { // a terminal that nobody reads would stop the guest; it ends with the pseudo-terminal
 				buf := make([]byte, 4096)
 				seen := false
 				for {
@@ -90,15 +71,13 @@ func TestTerminal(t *testing.T) {
 			if code := cmd.ProcessState.ExitCode(); code != tt.want {
 				t.Errorf("exit code %d, want %d", code, tt.want)
 			}
-			after, err := unix.IoctlGetTermios(int(slave.Fd()), unix.TCGETS)
+			after, err := unix.IoctlGetTermios(tty, unix.TCGETS)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if *after != *before {
 				t.Errorf("terminal settings %+v, were %+v", after, before)
 			}
-			slave.Close()
-			<-drained
 		})
 	}
 }

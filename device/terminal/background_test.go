@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/qenex/qenex-kernel/device/terminal"
+	"github.com/qenex/qenex-kernel/internal/ptytest"
 )
 
 // TestBackground runs itself as the leader of a session whose terminal is a pty, which
@@ -25,7 +26,7 @@ func TestBackground(t *testing.T) {
 	}
 	switch os.Getenv(key) {
 	case "":
-		_, fd := openPTY(t)
+		_, fd := ptytest.Open(t)
 		dup, err := syscall.Dup(fd)
 		if err != nil {
 			t.Fatal(err)

@@ -8,10 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qenex/qenex-kernel/device/terminal"
+	"github.com/qenex/qenex-kernel/internal/ptytest"
 )
 
 func TestRawAndRestore(t *testing.T) {
-	master, tty := openPTY(t)
+	master, tty := ptytest.Open(t)
 	// Settings that a user may have and that must come back exactly.
 	mine := termios(t, tty)
 	mine.Iflag |= unix.IXANY | unix.IUTF8
@@ -76,7 +77,7 @@ func TestRawAndRestore(t *testing.T) {
 }
 
 func TestGuard(t *testing.T) {
-	_, tty := openPTY(t)
+	_, tty := ptytest.Open(t)
 	before := termios(t, tty)
 	raw, err := terminal.MakeRaw(tty)
 	if err != nil {
@@ -118,14 +119,14 @@ func TestRawOfNoTerminal(t *testing.T) {
 			t.Errorf("fd %d: %v", fd, err)
 		}
 	}
-	_, tty := openPTY(t)
+	_, tty := ptytest.Open(t)
 	if !terminal.IsTerminal(tty) {
 		t.Error("a pseudo-terminal is not taken for a terminal")
 	}
 }
 
 func TestRestoreOfClosedTerminal(t *testing.T) {
-	_, tty := openPTY(t)
+	_, tty := ptytest.Open(t)
 	fd, err := unix.FcntlInt(uintptr(tty), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

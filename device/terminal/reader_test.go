@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qenex/qenex-kernel/device/terminal"
+	"github.com/qenex/qenex-kernel/internal/ptytest"
 )
 
 func newReader(t *testing.T, fd int) *terminal.Reader {
@@ -38,7 +39,7 @@ func readAsync(r io.Reader) <-chan error {
 }
 
 func TestReaderReads(t *testing.T) {
-	master, tty := openPTY(t)
+	master, tty := ptytest.Open(t)
 	raw, err := terminal.MakeRaw(tty)
 	if err != nil {
 		t.Fatal(err)
@@ -64,7 +65,7 @@ func TestReaderReads(t *testing.T) {
 // TestReaderStops stops a Read that waits, or is about to wait, and leaves the
 // descriptor usable.
 func TestReaderStops(t *testing.T) {
-	master, tty := openPTY(t)
+	master, tty := ptytest.Open(t)
 	raw, err := terminal.MakeRaw(tty)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +94,7 @@ func TestReaderStops(t *testing.T) {
 
 // TestReaderClose closes under a waiting Read, twice, and finds no descriptor left.
 func TestReaderClose(t *testing.T) {
-	_, tty := openPTY(t)
+	_, tty := ptytest.Open(t)
 	before := openFDs(t)
 	for range 100 {
 		r, err := terminal.NewReader(tty)
