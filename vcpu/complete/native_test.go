@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"golang.org/x/arch/x86/x86asm"
 
 	"github.com/qenex/qenex-kernel/vcpu/complete/internal/native"
@@ -54,6 +56,7 @@ func differential(t *testing.T, tmpl *template, seed uint64) {
 	defer nativeMu.Unlock()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
+	defer pinThread(t)()
 	m, err := machine()
 	if err != nil {
 		t.Fatal(err)
@@ -313,6 +316,28 @@ func TestTruncated(t *testing.T) {
 					t.Fatalf("%s, % x of % x: %+v, %v", g.t.name, g.code[:n], g.code, out, err)
 				}
 			}
+		}
+	}
+}
+
+// pinThread keeps the locked thread on one CPU until unpin is called: TSC_AUX differs between CPUs.
+func pinThread(t *testing.T) (unpin func()) {
+	t.Helper()
+	var allowed, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	cpu := 0
+	for !allowed.IsSet(cpu) {
+		cpu++
+	}
+	one.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	return func() {
+		if err := unix.SchedSetaffinity(0, &allowed); err != nil {
+			t.Fatal(err)
 		}
 	}
 }
