@@ -13,9 +13,8 @@ import (
 	"sync"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"golang.org/x/arch/x86/x86asm"
+	"golang.org/x/sys/unix"
 
 	"github.com/qenex/qenex-kernel/vcpu/complete/internal/native"
 )
