@@ -11,7 +11,7 @@ import (
 // complete finishes the instruction that KVM could not emulate and leaves the vCPU ready to go on behind it.
 func (v *VCPU) complete(x Exit) *Fault {
 	if !v.cfg.Complete {
-		return v.newFault(FaultEmulation, x, fmt.Errorf("completion of instructions is switched off"))
+		return v.newFault(FaultEmulation, x, fmt.Errorf("completion of instructions is switched off; with healing on it could be finished"))
 	}
 	m, err := v.loadMachine()
 	if err != nil {

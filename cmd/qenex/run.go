@@ -148,7 +148,7 @@ func (c *runCmd) finish(o vmm.Outcome, r *vmm.Report, cause error) error {
 	switch {
 	case o.Cause != vmm.Ended:
 		if code != exitOK && code != exitReboot {
-			why = fmt.Errorf("guest %v", o)
+			why = fmt.Errorf("guest ended by %v", o)
 		}
 	case errors.As(cause, &sig):
 		code = exitSignal + int(sig)
