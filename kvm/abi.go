@@ -20,6 +20,13 @@ type (
 	MSREntry   = gokvm.MSREntry
 )
 
+// Capabilities that more than one room asks for; gokvm names the others.
+const (
+	CapTSCDeadlineTimer = gokvm.CapTSCDeadlineTimer
+	CapX86UserSpaceMSR  = gokvm.CapX86UserSpaceMSR
+	CapX86MSRFilter     = gokvm.CapX86MSRFilter
+)
+
 // Multiprocessing states of a vCPU (KVM_GET_MP_STATE).
 const (
 	MPStateRunnable      = gokvm.MPStateRunnable

@@ -69,11 +69,9 @@ func (s *SyscallShim) Load(st ShimState) {
 	s.lstar, s.installed, s.stub, s.pending, s.err = st.LSTAR, st.LSTAR, st.Stub, false, nil
 }
 
-const capX86UserSpaceMSR = kvm.Capability(188)
-
 // Watch makes vm hand every guest write of LSTAR to the vCPUs' run loops.
 func (s *SyscallShim) Watch(vm *kvm.VM) error {
-	if err := vm.EnableCap(capX86UserSpaceMSR, kvm.MSRExitFilter); err != nil {
+	if err := vm.EnableCap(kvm.CapX86UserSpaceMSR, kvm.MSRExitFilter); err != nil {
 		return fmt.Errorf("SYSCALL shim: %w", err)
 	}
 	// One byte stands for 8 MSRs from STAR on; LSTAR's bit is 0 = denied.

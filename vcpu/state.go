@@ -1,7 +1,6 @@
 package vcpu
 
 import (
-	"context"
 	"errors"
 	"fmt"
 
@@ -137,24 +136,6 @@ func (v *VCPU) Restart(r *kvm.Regs, s *kvm.Sregs) error {
 		return fmt.Errorf("restart vCPU %d: %w", v.ID(), err)
 	}
 	return nil
-}
-
-// Do pauses a running vCPU, calls f, and resumes it if it was running.
-func (v *VCPU) Do(ctx context.Context, f func(*kvm.VCPU) error) error {
-	running := v.State() == Running
-	if running {
-		if err := v.Pause(ctx); err != nil {
-			return err
-		}
-	}
-	if err := v.quiet("work on state"); err != nil {
-		return err
-	}
-	err := f(v.kvm)
-	if running {
-		err = errors.Join(err, v.Resume())
-	}
-	return err
 }
 
 func firstError(steps ...func() error) error {

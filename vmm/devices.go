@@ -8,12 +8,6 @@ import (
 	"github.com/qenex/qenex-kernel/memmap"
 )
 
-// Interrupt lines of the legacy devices that do not name their own.
-const (
-	rtcIRQ = 8
-	kbdIRQ = 1
-)
-
 // addDevices registers the legacy PC devices.
 func (m *Machine) addDevices() error {
 	line := func(gsi uint32) device.IRQLine {
@@ -27,15 +21,15 @@ func (m *Machine) addDevices() error {
 		return func() { m.reset(by) }
 	}
 	m.serial = device.NewSerial(&m.console, line(device.SerialIRQ))
-	m.i8042 = device.NewI8042(line(kbdIRQ), reset("keyboard controller"))
+	m.i8042 = device.NewI8042(line(device.I8042IRQ), reset("keyboard controller"))
 	m.portA = device.NewPortA(reset("port 0x92"))
 	m.resetControl = device.NewResetControl(reset("port 0xcf9"))
 	low := min(m.cfg.Memory, memmap.HoleStart)
 	m.rtc = device.NewRTC(time.Now, low, m.cfg.Memory-low)
 	all := [][]device.Registration{
 		m.serial.Registrations(device.SerialBase, device.SerialIRQ),
-		m.rtc.Registrations(rtcIRQ),
-		m.i8042.Registrations(kbdIRQ),
+		m.rtc.Registrations(device.RTCIRQ),
+		m.i8042.Registrations(device.I8042IRQ),
 		m.portA.Registrations(),
 		m.resetControl.Registrations(),
 		device.NewACPIPM(func() { m.end(Outcome{Cause: PowerOff}) }, reset("ACPI")).Registrations(),

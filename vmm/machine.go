@@ -235,7 +235,6 @@ func (m *Machine) Close() error {
 	for _, v := range m.vcpus {
 		errs = append(errs, v.Close())
 	}
-	m.vcpus = nil
 	if m.stopInput != nil {
 		m.stopInput()
 		m.input.Wait()
@@ -249,7 +248,7 @@ func (m *Machine) Close() error {
 	if m.sys != nil {
 		errs = append(errs, m.sys.Close())
 	}
-	m.vm, m.mem, m.sys = nil, nil, nil
+	m.vcpus, m.vm, m.mem, m.sys = nil, nil, nil, nil
 	return errors.Join(errs...)
 }
 

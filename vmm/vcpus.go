@@ -10,8 +10,6 @@ import (
 	"github.com/qenex/qenex-kernel/vmm/boot"
 )
 
-const capTSCDeadlineTimer = kvm.Capability(72)
-
 // addVCPUs makes the vCPUs; the first is ready to enter the kernel, the others wait for INIT and SIPI.
 func (m *Machine) addVCPUs() error {
 	supported, err := m.sys.SupportedCPUID()
@@ -34,7 +32,7 @@ func (m *Machine) addVCPUs() error {
 		leaves, err := cpuid.Build(m.cfg.CPU, supported, cpuid.Params{
 			ID: id, Count: m.cfg.CPUs,
 			SoftwareKVM: m.host.SoftwareKVM,
-			TSCDeadline: m.sys.Has(capTSCDeadlineTimer),
+			TSCDeadline: m.sys.Has(kvm.CapTSCDeadlineTimer),
 			TSCkHz:      khz,
 		})
 		if err != nil {

@@ -38,7 +38,7 @@ func Quick(sys *kvm.System) (QuickResult, error) {
 func probeQuick(sys *kvm.System) (QuickResult, error) {
 	r := QuickResult{
 		Syscall:   Undecided,
-		MSRFilter: sys.Has(kvm.Capability(188)) && sys.Has(kvm.Capability(189)), // KVM_CAP_X86_USER_SPACE_MSR, KVM_CAP_X86_MSR_FILTER
+		MSRFilter: sys.Has(kvm.CapX86UserSpaceMSR) && sys.Has(kvm.CapX86MSRFilter),
 	}
 	cpuid, err := sys.SupportedCPUID()
 	if err != nil {
