@@ -6,6 +6,7 @@ import (
 )
 
 func init() {
+
 	newBackend = func(spec Spec) (*backend, error) {
 		p, err := systrap.New(platform.Options{ApplicationCores: 2})
 		if err != nil {
@@ -14,3 +15,6 @@ func init() {
 		return &backend{Platform: p}, nil
 	}
 }
+
+// confinable says whether the backend works in a confined process.
+const confinable = false

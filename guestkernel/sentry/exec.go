@@ -61,7 +61,7 @@ func (s *Sandbox) Resize(pid int, columns, rows uint16) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.tty == nil || p.files[0].fd < 0 {
+	if p.tty == nil || len(p.files) == 0 {
 		return fmt.Errorf("process %d has no terminal", p.pid)
 	}
 	size := &unix.Winsize{Row: rows, Col: columns}

@@ -6,9 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
-	"gvisor.dev/gvisor/pkg/fd"
-	"gvisor.dev/gvisor/pkg/sentry/fdimport"
-	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/user"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
@@ -74,105 +71,32 @@ func limitSet(given []Rlimit) (*limits.LimitSet, error) {
 
 // program is one process that the host side started, with what it was given.
 type program struct {
-	tg    *kernel.ThreadGroup
-	pid   kernel.ThreadID
-	tty   *host.TTYFileDescription // nil without a terminal
-	files [3]sharedFile
-}
-
-// sharedFile is a file that the guest got from the host. The Sentry makes open files non-blocking, and others
-// may share them: a shell, for one, its terminal. restore undoes that.
-type sharedFile struct {
-	fd    int // a duplicate of our own; -1: none
-	flags int
-}
-
-// restore gives the file the flags it came with.
-func (s *sharedFile) restore() {
-	if s.fd < 0 {
-		return
-	}
-	unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, s.flags)
-	unix.Close(s.fd)
-	s.fd = -1
-}
-
-// restoreFiles gives the files of p back as they came.
-func (p *program) restoreFiles() {
-	for i := range p.files {
-		p.files[i].restore()
-	}
-}
-
-// dupFiles makes two duplicates of each file: one the Sentry will own, one to give the flags back with.
-func dupFiles(files [3]*os.File) (own map[int]*fd.FD, shared [3]sharedFile, err error) {
-	own = map[int]*fd.FD{}
-	for i := range shared {
-		shared[i].fd = -1
-	}
-	for i, f := range files {
-		n := int(f.Fd()) // sets blocking mode, which is what a standard file has anyway
-		var flags, a, b int
-		if flags, err = unix.FcntlInt(uintptr(n), unix.F_GETFL, 0); err == nil {
-			if a, err = unix.FcntlInt(uintptr(n), unix.F_DUPFD_CLOEXEC, 3); err == nil {
-				shared[i] = sharedFile{a, flags}
-				// The guest's descriptor takes its close-on-exec flag from this one.
-				b, err = unix.FcntlInt(uintptr(n), unix.F_DUPFD, 3)
-			}
-		}
-		if err != nil {
-			closeAll(own)
-			for i := range shared {
-				shared[i].restore()
-			}
-			return nil, shared, fmt.Errorf("duplicating file %d of the guest: %w", i, err)
-		}
-		own[i] = fd.New(b)
-	}
-	return own, shared, nil
-}
-
-// closeAll closes what the Sentry did not take.
-func closeAll(own map[int]*fd.FD) {
-	for _, f := range own {
-		f.Close()
-	}
+	*stdio
+	tg  *kernel.ThreadGroup
+	pid kernel.ThreadID
 }
 
 // create makes the process of args with the files; nothing of it runs yet.
 func (s *Sandbox) create(args kernel.CreateProcessArgs, files [3]*os.File, tty bool) (*program, error) {
 	ctx := args.NewContext(s.k)
-	own, shared, err := dupFiles(files)
+	fds := s.k.NewFDTable()
+	defer fds.DecRef(ctx)
+	io, err := importFiles(ctx, s.k, fds, files, &args, tty)
 	if err != nil {
 		return nil, err
 	}
-	defer closeAll(own)
-	p := &program{files: shared}
-	fds := s.k.NewFDTable()
-	defer fds.DecRef(ctx)
-	p.tty, err = fdimport.Import(ctx, fds, own, fdimport.ImportOptions{
-		Console:       tty,
-		Restorable:    args.Origin != kernel.OriginExec,
-		UID:           args.Credentials.RealKUID,
-		GID:           args.Credentials.RealKGID,
-		ContainerName: containerID,
-		SupportTTYs:   true,
-	})
-	if err != nil {
-		p.restoreFiles()
-		return nil, fmt.Errorf("passing standard files to the guest: %w", err)
-	}
+	p := &program{stdio: io}
 	args.FDTable = fds
 	if p.tty != nil {
 		args.TTY = p.tty.TTY()
 	}
 	if args.Filename, err = user.ResolveExecutablePath(ctx, &args); err != nil {
-		p.restoreFiles()
+		p.giveBack(ctx)
 		return nil, &StartError{Program: args.Argv[0], Err: err}
 	}
 	args.MountNamespace.IncRef() // for the process
 	if p.tg, p.pid, err = s.k.CreateProcess(args); err != nil {
-		p.restoreFiles()
+		p.giveBack(ctx)
 		return nil, &StartError{Program: args.Filename, Err: err}
 	}
 	return p, nil

@@ -159,7 +159,7 @@ func (s *Sandbox) Start() error {
 		return err
 	}
 	if err := s.k.Start(); err != nil {
-		p.restoreFiles()
+		p.giveBack(s.k.SupervisorContext())
 		return fmt.Errorf("starting the Sentry kernel: %w", err)
 	}
 	s.first = p
@@ -198,7 +198,7 @@ func (s *Sandbox) Wait() (Status, error) {
 func (s *Sandbox) wait(p *program) Status {
 	p.tg.WaitExited()
 	s.mu.Lock()
-	p.restoreFiles()
+	p.giveBack(s.k.SupervisorContext())
 	s.mu.Unlock()
 	ws := p.tg.ExitStatus()
 	if ws.Signaled() {
@@ -236,7 +236,5 @@ func (s *Sandbox) Close() error {
 }
 
 var _ io.Closer = (*Sandbox)(nil)
-
-func (s *Sandbox) Confine() (missing []string, err error) { return nil, nil }
 
 func (s *Sandbox) Save(w *os.File, stop bool) error { return ErrNotStarted }
