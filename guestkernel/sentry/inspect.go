@@ -78,6 +78,10 @@ func (s *Sandbox) Stats() Stats {
 	if unix.Getrusage(unix.RUSAGE_SELF, &ru) == nil {
 		st.CPUTimeNanos = uint64(ru.Utime.Nano() + ru.Stime.Nano())
 	}
+	if s.gateway != nil {
+		n := s.gateway.Stats()
+		st.RxBytes, st.TxBytes = n.ToGuest, n.FromGuest
+	}
 	if s.backend.stats != nil {
 		s.backend.stats(&st)
 	}

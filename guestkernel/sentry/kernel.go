@@ -24,6 +24,8 @@ import (
 	sentrytime "gvisor.dev/gvisor/pkg/sentry/time"
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/qenex/qenex-kernel/usernet"
 )
 
 // gcPercent trades memory for fewer collections: a sandbox's heap is small beside its guest's memory.
@@ -83,8 +85,9 @@ func newMemory() (*pgalloc.MemoryFile, error) {
 	return mf, nil
 }
 
-// newKernel makes a Sentry kernel with its memory, clocks, network and file-system types, and no task.
-func newKernel(spec *Spec, b *backend) (*kernel.Kernel, error) {
+// newKernel makes a Sentry kernel with its memory, clocks, network and file-system types, and no task. The gateway is nil without
+// a network.
+func newKernel(spec *Spec, b *backend) (*kernel.Kernel, *usernet.Gateway, error) {
 	cpus := spec.CPUs
 	if cpus == 0 {
 		cpus = runtime.NumCPU()
@@ -92,7 +95,7 @@ func newKernel(spec *Spec, b *backend) (*kernel.Kernel, error) {
 	k := &kernel.Kernel{Platform: b, AllowSUID: true}
 	mf, err := newMemory()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	k.SetMemoryFile(mf)
 	if spec.Memory != 0 {
@@ -101,16 +104,16 @@ func newKernel(spec *Spec, b *backend) (*kernel.Kernel, error) {
 	}
 	vdso, err := loader.PrepareVDSO(mf)
 	if err != nil {
-		return nil, fmt.Errorf("building the VDSO: %w", err)
+		return nil, nil, fmt.Errorf("building the VDSO: %w", err)
 	}
 	tk := kernel.NewTimekeeper()
 	params := kernel.NewVDSOParamPage(mf, vdso.ParamPage.FileRange())
 	tk.SetClocks(sentrytime.NewCalibratedClocks(false), params)
 
 	userns := auth.NewRootUserNamespace()
-	netns, err := newNetwork(spec, tk, userns, k)
+	netns, gateway, err := newNetwork(spec, tk, userns, k)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	hostname := spec.Hostname
 	if hostname == "" {
@@ -133,19 +136,19 @@ func newKernel(spec *Spec, b *backend) (*kernel.Kernel, error) {
 		RootPIDNamespace:     kernel.NewRootPIDNamespace(userns),
 		Cgroup2FSInit:        cgroup2fs.NewFilesystem,
 	}); err != nil {
-		return nil, fmt.Errorf("initialising the Sentry kernel: %w", err)
+		return nil, nil, fmt.Errorf("initialising the Sentry kernel: %w", err)
 	}
 	if err := registerFilesystems(k.VFS()); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	hostfs, err := host.NewFilesystem(k.VFS())
 	if err != nil {
-		return nil, fmt.Errorf("making the file system of passed files: %w", err)
+		return nil, nil, fmt.Errorf("making the file system of passed files: %w", err)
 	}
 	defer hostfs.DecRef(k.SupervisorContext())
 	k.SetHostMount(k.VFS().NewDisconnectedMount(hostfs, nil, &vfs.MountOptions{}))
 	k.RegisterContainerName(containerID, containerID)
-	return k, nil
+	return k, gateway, nil
 }
 
 // containerID is the name of the only container of a kernel.

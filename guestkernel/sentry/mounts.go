@@ -84,6 +84,11 @@ func (m *mounter) mountAll() (*vfs.MountNamespace, error) {
 			readonly = append(readonly, mnt)
 		}
 	}
+	if m.spec.Net != NetNone {
+		if err := m.mountResolvConf(); err != nil {
+			return nil, fmt.Errorf("mounting /etc/resolv.conf: %w", err)
+		}
+	}
 	for _, p := range m.spec.MaskedPaths {
 		if err := m.mask(p); err != nil {
 			return nil, fmt.Errorf("hiding %s: %w", p, err)

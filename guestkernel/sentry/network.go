@@ -27,6 +27,8 @@ import (
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/route"
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/netlink/uevent"
 	_ "gvisor.dev/gvisor/pkg/sentry/socket/unix"
+
+	"github.com/qenex/qenex-kernel/usernet"
 )
 
 // stackMaker makes the network stack of a new network namespace: loopback only.
@@ -37,14 +39,20 @@ type stackMaker struct {
 	ids   uniqueid.Provider
 }
 
-// newNetwork makes the guest's first network namespace.
-func newNetwork(spec *Spec, tk *kernel.Timekeeper, userns *auth.UserNamespace, k *kernel.Kernel) (*inet.Namespace, error) {
+// newNetwork makes the guest's first network namespace, and the gateway that joins it with the host's network, if it has one.
+func newNetwork(spec *Spec, tk *kernel.Timekeeper, userns *auth.UserNamespace, k *kernel.Kernel) (*inet.Namespace, *usernet.Gateway, error) {
 	m := &stackMaker{clock: tk, ids: k}
 	s, err := m.newStack()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return inet.NewRootNamespace(s, m, userns), nil
+	var g *usernet.Gateway
+	if spec.Net != NetNone {
+		if g, err = plug(s.Stack, spec.Net == NetHostLoopback); err != nil {
+			return nil, nil, err
+		}
+	}
+	return inet.NewRootNamespace(s, m, userns), g, nil
 }
 
 // CreateStack implements inet.NetworkStackCreator.

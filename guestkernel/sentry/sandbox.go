@@ -13,6 +13,8 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
+
+	"github.com/qenex/qenex-kernel/usernet"
 )
 
 // Errors of requests that come at the wrong time.
@@ -30,7 +32,8 @@ type Sandbox struct {
 	mns     *vfs.MountNamespace // one reference is ours
 	args    kernel.CreateProcessArgs
 	files   *fileServer
-	null    *os.File // /dev/null, for programs without files
+	gateway *usernet.Gateway // nil without a network
+	null    *os.File         // /dev/null, for programs without files
 
 	mu     sync.Mutex
 	first  *program         // set by Start
@@ -108,7 +111,7 @@ func (s *Sandbox) build() error {
 	if s.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return fmt.Errorf("opening the empty file: %w", err)
 	}
-	if s.k, err = newKernel(&s.spec, s.backend); err != nil {
+	if s.k, s.gateway, err = newKernel(&s.spec, s.backend); err != nil {
 		return err
 	}
 	limits, err := limitSet(s.spec.Rlimits)
@@ -228,6 +231,9 @@ func (s *Sandbox) Close() error {
 	}
 	s.mns.DecRef(ctx)
 	s.k.Release()
+	if s.gateway != nil {
+		s.gateway.Close()
+	}
 	s.null.Close()
 	if s.backend.close != nil {
 		s.backend.close()
