@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"github.com/alecthomas/kong"
 
+	"github.com/qenex/qenex-kernel/guestkernel/sentry"
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/vmm"
 )
@@ -25,7 +27,14 @@ const (
 	exitGuestFault  = 13
 	exitTimeout     = 14
 	exitQuit        = 15
-	exitSignal      = 128
+
+	// Of qenex run PROGRAM, as of docker run and timeout: every other code is the program's own.
+	exitProgramTimeout = 124
+	exitNative         = 125
+	exitNotExecutable  = 126
+	exitNotFound       = 127
+
+	exitSignal = 128
 )
 
 // exitCodes is the table of --help and of the manual page.
@@ -44,7 +53,11 @@ var exitCodes = []struct {
 	{"13", "a virtual CPU could not go on: an instruction that cannot be run, a state that KVM refuses"},
 	{"14", "the time given with --timeout was over"},
 	{"15", "Ctrl-A x was typed"},
-	{"128+N", "ended by signal N: 130 for Ctrl-C, 143 for SIGTERM"},
+	{"124", "qenex run PROGRAM: the time given with --timeout was over"},
+	{"125", "qenex run PROGRAM: QENEX failed, or cannot do what was asked; instead of 1 to 4"},
+	{"126", "qenex run PROGRAM: PROGRAM was found and cannot be run"},
+	{"127", "qenex run PROGRAM: there is no PROGRAM"},
+	{"128+N", "ended by signal N: 130 for Ctrl-C, 143 for SIGTERM; any other code of qenex run PROGRAM is the program's"},
 }
 
 // exitError carries a code that the error alone does not say. err may be nil: nothing is printed then.
@@ -71,6 +84,27 @@ func classify(err error) int {
 		return exitInput
 	}
 	return exitFailure
+}
+
+// nativeError gives an error of qenex run PROGRAM that has no code one that no program's can be taken for.
+func nativeError(err error) error {
+	var e *exitError
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	return &exitError{startCode(err), err}
+}
+
+// startCode tells a program that is not there, or cannot be run, from all other errors.
+func startCode(err error) int {
+	var start *sentry.StartError
+	switch {
+	case !errors.As(err, &start):
+		return exitNative
+	case errors.Is(err, syscall.ENOENT), strings.HasSuffix(err.Error(), syscall.ENOENT.Error()):
+		return exitNotFound
+	}
+	return exitNotExecutable
 }
 
 // outcomeCode returns the code for how a machine ended.

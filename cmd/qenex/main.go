@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/alecthomas/kong"
 )
@@ -15,9 +16,14 @@ import (
 // version is set by the linker.
 var version = "development"
 
+// runVerb is apart because its grammar alone is built when a guest is to start soon.
+type runVerb struct {
+	Run runCmd `cmd:"" help:"Run a Linux program, or boot a Linux kernel, in a virtual machine."`
+}
+
 // cli is the whole command line.
 type cli struct {
-	Run        runCmd        `cmd:"" help:"Boot a Linux kernel in a virtual machine and give it this terminal."`
+	runVerb    `embed:""`
 	Doctor     doctorCmd     `cmd:"" help:"Say whether this host can run guests, how well, and what to do about it."`
 	Bench      benchCmd      `cmd:"" help:"Measure QENEX beside QEMU and gokvm on this host."`
 	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
@@ -27,7 +33,9 @@ type cli struct {
 
 const description = `QENEX, a KVM-based microkernel hypervisor.
 
-Example: qenex run --kernel bzImage --initrd initramfs.cpio --mem 256M`
+Examples:
+  qenex run -- /bin/sh -c 'echo hello from a virtual machine'
+  qenex run --kernel bzImage --initrd initramfs.cpio --mem 256M`
 
 func main() {
 	os.Exit(run(os.Args[1:]))
@@ -35,21 +43,24 @@ func main() {
 
 // run parses and executes one command line and returns the process's exit code.
 func run(args []string) int {
-	var c cli
+	if len(args) == 0 {
+		args = []string{"--help"}
+	}
+	var grammar any = &cli{}
+	if args[0] == "run" {
+		grammar = &runVerb{}
+	}
 	code := -1
-	parser, err := kong.New(&c,
+	parser, err := kong.New(grammar,
 		kong.Name("qenex"),
 		kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.Help(helpWithExitCodes),
 		kong.Exit(func(n int) { code = n }),
-		kong.Vars{"version": version},
+		kong.ExplicitGroups(flagGroups),
 	)
 	if err != nil {
 		panic(err) // the cli type itself is wrong: no user can cause it
-	}
-	if len(args) == 0 {
-		args = []string{"--help"}
 	}
 	ctx, err := parser.Parse(args)
 	if code >= 0 {
@@ -57,9 +68,22 @@ func run(args []string) int {
 	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "qenex: %v; see qenex --help\n", err)
-		return exitUsage
+		return usageCode(args)
 	}
 	return exitCode(ctx.Run(parser))
+}
+
+// usageCode returns the code for a command line that is wrong: the codes below 124 may be a program's.
+func usageCode(args []string) int {
+	if args[0] != "run" {
+		return exitUsage
+	}
+	for _, a := range args {
+		if a == "--kernel" || strings.HasPrefix(a, "--kernel=") {
+			return exitUsage
+		}
+	}
+	return exitNative
 }
 
 // exitCode prints err, if any, as one line and returns the code that stands for it.

@@ -1,208 +1,88 @@
 package main
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"os/signal"
-	"runtime"
-	"syscall"
+	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"github.com/qenex/qenex-kernel/vcpu/cpuid"
-	"github.com/qenex/qenex-kernel/vmm"
-	"github.com/qenex/qenex-kernel/vmm/boot"
+	"github.com/alecthomas/kong"
 )
 
-// runCmd is `qenex run`.
+// runCmd is `qenex run`, for both kinds of guest.
 type runCmd struct {
-	Kernel   string            `required:"" placeholder:"FILE" help:"Kernel: a bzImage, or a vmlinux, also compressed."`
-	Initrd   []string          `placeholder:"FILE" sep:"none" help:"Initial RAM disk; may be given several times, they are joined in order."`
-	Cmdline  string            `placeholder:"TEXT" default:"console=ttyS0 panic=-1" help:"Kernel command line (default: ${default})."`
-	RawLine  bool              `name:"raw-cmdline" help:"Pass --cmdline as it is: no hints are put before it on a software KVM."`
-	Mem      size              `default:"256M" placeholder:"SIZE" help:"Memory, 32M up to what the host has (default: ${default})."`
-	CPUs     int               `name:"cpus" default:"1" placeholder:"N" help:"Virtual CPUs, 1 to 64 (default: ${default})."`
-	CPU      string            `name:"cpu" default:"host" placeholder:"MODEL" help:"CPU model: host, baseline or a JSON file, with +name,-name to change features, as in host,-avx2 (default: ${default})."`
-	Boot     string            `default:"auto" enum:"auto,linux64,pvh,direct" placeholder:"HOW" help:"Way into the kernel: auto, linux64 (bzImage), pvh, direct (vmlinux entry, unpacked on the host)."`
-	Tables   string            `default:"acpi" enum:"acpi,mp,none" placeholder:"KIND" help:"Firmware tables: acpi, mp or none. Kernels without ACPI boot faster with mp or none."`
-	NoHeal   bool              `help:"Do not complete instructions that this KVM cannot emulate, and do not arm the SYSCALL shim."`
-	OnReboot string            `default:"exit" enum:"exit,restart" placeholder:"ACT" help:"What a guest's reboot does: exit (code 10), or restart the machine."`
-	Timeout  time.Duration     `placeholder:"TIME" help:"End the machine after this time, as in 30s, with code 14."`
-	Mark     map[string]string `placeholder:"NAME=TEXT" mapsep:"none" help:"Milestone NAME is reached when TEXT first appears on the console."`
-	JSON     bool              `name:"json" help:"Print the run report as JSON on stdout; the console goes to stderr."`
-	Report   string            `placeholder:"FILE" help:"Write the run report as JSON to FILE."`
-	Verbose  bool              `short:"v" help:"Print the run report for people on stderr at the end."`
-	KVM      string            `name:"kvm" default:"/dev/kvm" placeholder:"PATH" help:"KVM device (default: ${default})."`
+	sharedFlags `embed:"" group:"shared"`
+	nativeFlags `embed:"" group:"native"`
+	legacyFlags `embed:"" group:"legacy"`
+
+	Program []string `arg:"" optional:"" passthrough:"partial" placeholder:"PROGRAM" help:"Program and its arguments. What stands behind the program's name is the program's."`
+}
+
+// sharedFlags fit both kinds of guest.
+type sharedFlags struct {
+	Mem     *size         `placeholder:"SIZE" help:"Memory: of a Linux kernel 32M up to what the host has (default: 256M), of a program at most this (default: what the host has)."`
+	CPUs    *int          `name:"cpus" placeholder:"N" help:"CPUs: of a Linux kernel 1 to 64 (default: 1), of a program as many as it is to see (default: the host's)."`
+	Timeout time.Duration `placeholder:"TIME" help:"End the guest after this time, as in 30s: with code 14 a kernel, with 124 a program."`
+	JSON    bool          `name:"json" help:"Of a kernel, print the run report as JSON on stdout, and the console on stderr; of a program, --stats as JSON."`
+	KVM     string        `name:"kvm" default:"/dev/kvm" placeholder:"PATH" help:"KVM device (default: ${default})."`
+}
+
+// flagGroups are the headings that --help puts above the flags.
+var flagGroups = []kong.Group{
+	{Key: "native", Title: "Flags for a program (qenex run PROGRAM):"},
+	{Key: "legacy", Title: "Flags for a Linux kernel (qenex run --kernel FILE):"},
+	{Key: "shared", Title: "Flags for both:"},
+	{Key: "oci", Title: "Flags that all container commands have, before or behind the command's name:"},
 }
 
 // Help is the text behind the flags.
 func (c *runCmd) Help() string {
-	return `The terminal is the guest's serial console. Ctrl-A x ends the machine, Ctrl-A h shows the other keys.
-If standard input is no terminal, its bytes are the console's input, and its end is not the guest's.
+	return `With PROGRAM, a Linux program runs in a virtual machine of its own, without a kernel to boot. Its files are the host's,
+read-only, with all that it writes kept in memory and thrown away; or an image given with --rootfs. Standard input and output, signals
+and the exit code are the program's: 128+N if signal N killed it. Codes of QENEX itself are 124 (--timeout), 125 (QENEX cannot do what was
+asked), 126 (PROGRAM cannot be run) and 127 (there is no PROGRAM). Without PROGRAM an image runs what it was made to run.
+
+With --kernel, a Linux kernel boots. The terminal is its serial console. Ctrl-A x ends the machine, Ctrl-A h shows the other keys. If
+standard input is no terminal, its bytes are the console's input, and its end is not the guest's.
 
 Examples:
+  qenex run -- /bin/sh -c 'echo hi; exit 7'
+  qenex run --rootfs alpine.tar --net user --mount $PWD:/src:ro --workdir /src sh
   qenex run --kernel bzImage --initrd initramfs.cpio
   qenex run --kernel vmlinux --boot pvh --cpus 4 --mem 2G --cmdline "console=ttyS0 quiet" --timeout 1m
   qenex run --kernel bzImage --initrd initramfs.cpio --json 2>console.log | jq .milestones`
 }
 
-// Run boots machines until one ends for good.
-func (c *runCmd) Run() (err error) {
-	started := time.Now()
-	cfg, err := c.config()
-	if err != nil {
-		return err
+// Run runs the kind of guest that the flags ask for.
+func (c *runCmd) Run(k *kong.Context) error {
+	if len(c.Program) > 0 && c.Program[0] == "--" {
+		c.Program = c.Program[1:]
 	}
-	ctx, cancel := context.WithCancelCause(context.Background())
-	defer cancel(nil)
-	// A closed stdout must not end the process with the terminal still raw.
-	signal.Ignore(unix.SIGPIPE)
-	defer onSignals(cancel)()
-	if c.Timeout > 0 {
-		timer := time.AfterFunc(c.Timeout, func() { cancel(errTimeout) })
-		defer timer.Stop()
-	}
-
-	// A vCPU's thread holds one of the runtime's processors until it notices: consoles and signals need others.
-	runtime.GOMAXPROCS(max(runtime.NumCPU(), c.CPUs+2))
-
-	console, err := openConsole(cancel)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, console.close()) }()
-	cfg.Console = os.Stdout
-	if c.JSON {
-		cfg.Console = os.Stderr
-	}
-	for boots := 1; ; boots++ {
-		outcome, report, err := oneMachine(ctx, cfg, console)
-		if err != nil {
-			return err
+	if c.Kernel != "" {
+		if len(c.Program) > 0 {
+			return &exitError{exitUsage, fmt.Errorf("%q with --kernel: give either a program or a kernel", c.Program[0])}
 		}
-		if outcome.Cause == vmm.Reboot && c.OnReboot == "restart" {
-			continue
+		if bad := flagsOf(k, "native"); bad != "" {
+			return &exitError{exitUsage, fmt.Errorf("%s: for programs only, not with --kernel; see qenex run --help", bad)}
 		}
-		if err := console.close(); err != nil {
-			return err
-		}
-		report.Boots, report.TotalNS = boots, time.Since(started)
-		return c.finish(outcome, report, context.Cause(ctx))
+		return c.legacy()
 	}
+	if bad := flagsOf(k, "legacy"); bad != "" {
+		return &exitError{exitNative, fmt.Errorf("%s: for kernels only; give --kernel FILE; see qenex run --help", bad)}
+	}
+	if len(c.Program) == 0 && c.Rootfs == "" {
+		return &exitError{exitNative, errors.New("nothing to run: give a PROGRAM, or --kernel FILE; see qenex run --help")}
+	}
+	return nativeError(c.native())
 }
 
-func (c *runCmd) config() (vmm.Config, error) {
-	cfg := vmm.Config{
-		Kernel: c.Kernel, Initrds: c.Initrd, Cmdline: c.Cmdline, Hints: !c.RawLine,
-		Memory: uint64(c.Mem), CPUs: c.CPUs, Heal: !c.NoHeal, KVM: c.KVM, Marks: c.Mark,
-	}
-	var err error
-	if cfg.CPU, err = cpuid.Parse(c.CPU); err != nil {
-		return cfg, &exitError{exitInput, fmt.Errorf("--cpu: %w", err)}
-	}
-	if cfg.Boot, err = boot.ParseMode(c.Boot); err != nil {
-		return cfg, err
-	}
-	cfg.Tables, err = vmm.ParseTables(c.Tables)
-	return cfg, err
-}
-
-// oneMachine builds a machine, runs it to its end, or ctx's, and frees it.
-func oneMachine(ctx context.Context, cfg vmm.Config, console *console) (o vmm.Outcome, r *vmm.Report, err error) {
-	input, stop := console.forMachine()
-	defer stop()
-	cfg.Input = input
-	m, err := vmm.New(cfg)
-	if err != nil {
-		return o, nil, err
-	}
-	defer func() {
-		stop() // Close waits for the reader of input
-		err = errors.Join(err, m.Close())
-	}()
-	if err := m.Start(); err != nil {
-		return o, nil, err
-	}
-	o, err = m.Wait(ctx)
-	if ctx.Err() != nil {
-		if err := m.Stop(context.Background()); err != nil {
-			return o, nil, err
-		}
-		o, err = m.Wait(context.Background())
-	}
-	if err != nil {
-		return o, nil, err
-	}
-	r, err = m.Report()
-	return o, r, err
-}
-
-// finish writes the reports and returns what the exit code is to be.
-func (c *runCmd) finish(o vmm.Outcome, r *vmm.Report, cause error) error {
-	code, why := outcomeCode(o), error(nil)
-	var sig signalError
-	switch {
-	case o.Cause != vmm.Ended:
-		if code != exitOK && code != exitReboot {
-			why = fmt.Errorf("guest ended by %v", o)
-		}
-	case errors.As(cause, &sig):
-		code = exitSignal + int(sig)
-	case errors.Is(cause, errQuit):
-		code = exitQuit
-	case errors.Is(cause, errTimeout):
-		code, why = exitTimeout, fmt.Errorf("guest still ran after --timeout %v", c.Timeout)
-	}
-	r.ExitCode = code
-	text, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	text = append(text, '\n')
-	if c.JSON {
-		if _, err := os.Stdout.Write(text); err != nil {
-			return err
+// flagsOf names the flags of a group that were given.
+func flagsOf(k *kong.Context, group string) string {
+	var names []string
+	for _, p := range k.Path {
+		if p.Flag != nil && p.Flag.Group != nil && p.Flag.Group.Key == group {
+			names = append(names, "--"+p.Flag.Name)
 		}
 	}
-	if c.Report != "" {
-		if err := os.WriteFile(c.Report, text, 0o644); err != nil {
-			return fmt.Errorf("--report: %w", err)
-		}
-	}
-	if c.Verbose {
-		r.Text(os.Stderr)
-	}
-	return &exitError{code, why}
-}
-
-var (
-	errQuit    = errors.New("Ctrl-A x was typed")
-	errTimeout = errors.New("the time is over")
-)
-
-// signalError is a signal that ends the machine.
-type signalError syscall.Signal
-
-func (s signalError) Error() string { return fmt.Sprintf("signal %v", syscall.Signal(s)) }
-
-// onSignals cancels with a signalError when the process is told to end, until stop is called.
-func onSignals(cancel context.CancelCauseFunc) (stop func()) {
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
-	done := make(chan struct{})
-	go func() {
-		select {
-		case s := <-ch:
-			cancel(signalError(s.(syscall.Signal)))
-		case <-done:
-		}
-	}()
-	return func() {
-		signal.Stop(ch)
-		close(done)
-	}
+	return strings.Join(names, ", ")
 }

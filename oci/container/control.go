@@ -61,7 +61,10 @@ const maxFiles = 3
 type Conn struct{ c *net.UnixConn }
 
 // Listener takes control connections.
-type Listener struct{ l *net.UnixListener }
+type Listener struct {
+	l    *net.UnixListener
+	euid uint32 // asked for once: a confined process may not
+}
 
 // short returns a path to name in dir that fits a socket address, and must be used before release.
 func short(dir, name string) (path string, release func(), err error) {
@@ -100,7 +103,7 @@ func NewListener(f *os.File) (*Listener, error) {
 		l.Close()
 		return nil, errors.New("not a Unix socket")
 	}
-	return &Listener{u}, nil
+	return &Listener{u, uint32(os.Geteuid())}, nil
 }
 
 // Accept returns the next connection of a peer that may control the sandbox: root, or the user it runs as. Others are turned away.
@@ -110,7 +113,7 @@ func (l *Listener) Accept() (*Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peer(c); err != nil || uid != 0 && uid != uint32(os.Geteuid()) {
+		if uid, err := peer(c); err != nil || uid != 0 && uid != l.euid {
 			c.Close()
 			continue
 		}

@@ -25,7 +25,7 @@ import (
 var (
 	ErrBadID    = errors.New("invalid container ID")
 	ErrExists   = errors.New("a container with this ID exists")
-	ErrNotFound = errors.New("no such container")
+	ErrNotFound = errors.New("container does not exist") // containerd looks for these words
 )
 
 // Store is a directory of containers.

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/device/terminal"
+)
+
+// catchSignals takes all signals that are the program's. Not among them: those that nobody can catch, those that mean an error of this
+// process itself, SIGCHLD and SIGURG, with which the threads of this process wake each other, SIGPROF, and SIGPIPE, which a program gets from its
+// own writes. Without a terminal of its own, a program stops by this process being stopped, so that the shell notices.
+func catchSignals(tty bool) <-chan os.Signal {
+	signal.Ignore(unix.SIGPIPE)
+	ch := make(chan os.Signal, 128)
+	catch := []os.Signal{
+		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTERM,
+		unix.SIGVTALRM, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT, unix.SIGWINCH,
+	}
+	if tty {
+		catch = append(catch, unix.SIGTSTP, unix.SIGCONT)
+	}
+	for n := 35; n <= 64; n++ { // the Go runtime keeps 32 to 34
+		catch = append(catch, syscall.Signal(n))
+	}
+	signal.Notify(ch, catch...)
+	return ch
+}
+
+// forward calls f with every signal that comes.
+func forward(ch <-chan os.Signal, f func(syscall.Signal)) {
+	for s := range ch {
+		f(s.(syscall.Signal))
+	}
+}
+
+func isTerminal(fd int) bool { return terminal.IsTerminal(fd) }
+
+// keptTerminal is the settings that a terminal is to have again. The program has the terminal itself and sets it as it likes: a line
+// discipline before it would be one too many.
+type keptTerminal struct{ old *unix.Termios }
+
+// keepTerminal remembers the settings of standard input, if that is the program's terminal.
+func keepTerminal(tty bool) (k keptTerminal, err error) {
+	if tty {
+		k.old, err = unix.IoctlGetTermios(0, unix.TCGETS)
+	}
+	return k, err
+}
+
+// restore gives the terminal its settings back. Nothing can be done if it is gone.
+func (k keptTerminal) restore() {
+	if k.old != nil {
+		signal.Ignore(unix.SIGTTOU) // the program may have left another group in the foreground
+		_ = unix.IoctlSetTermios(0, unix.TCSETSW, k.old)
+	}
+}
+
+// guard is deferred: it restores the terminal if the goroutine panics.
+func (k keptTerminal) guard() {
+	if v := recover(); v != nil {
+		k.restore()
+		panic(v)
+	}
+}
