@@ -1,0 +1,189 @@
+package guestkernel
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/guestkernel/pagetable"
+	"github.com/qenex/qenex-kernel/guestkernel/ring0"
+	"github.com/qenex/qenex-kernel/kvm"
+)
+
+// Memory slot numbers.
+const (
+	arenaSlot = 0
+	flushSlot = 1
+	firstSlot = 2
+)
+
+// flushGPA is where a page comes and goes to make KVM forget everything: between the arena and the slots.
+const flushGPA = 1 << 30
+
+// Mode says how contexts may run.
+type Mode int
+
+// Run modes.
+const (
+	ModeAuto     Mode = iota // exit-less where it is measured to pay
+	ModeDirect               // an exit for each trap
+	ModeExitless             // exit-less whenever a permit is free, whatever an exit costs
+)
+
+// Options of a Machine.
+type Options struct {
+	KVM  string // device, "" = /dev/kvm
+	Mode Mode
+}
+
+// ErrUnsupported says that this KVM cannot carry native guests.
+var ErrUnsupported = errors.New("this KVM cannot run native guests")
+
+// Machine is the VM of one native guest.
+type Machine struct {
+	sys     *kvm.System
+	vm      *kvm.VM
+	arena   *arena
+	windows *windows
+	cpuid   []kvm.CPUIDEntry
+	xcr0    uint64
+	entry   ring0.Entry
+	stub    *ring0.Stub
+
+	core      []byte        // the core image, in the arena
+	coreTable uint64        // gpa of the leaf table that maps it
+	mem       tables        // the machine's own part of the arena
+	probe     *AddressSpace // of the start: the core and nothing else
+
+	exitCost  time.Duration // of one exit and re-entry, as measured at the start
+	pauseCost time.Duration // of one PAUSE, likewise
+	permits   chan struct{} // to run exit-less
+
+	mu      sync.Mutex
+	cpus    []*vcpu       // all, by number; protected by mu
+	byTID   map[int]*vcpu // direct vCPUs by the thread that owns them; protected by mu
+	runners []*vcpu       // vCPUs with an idle runner, least recently used first; protected by mu
+	closed  bool          // protected by mu
+
+	stats counters
+}
+
+// New makes a VM with the core in it and one vCPU, finds out how SYSCALL arrives and what an exit costs. The caller closes
+// it. Errors wrap ErrUnsupported, or those of kvm.OpenPath.
+func New(o Options) (_ *Machine, err error) {
+	if o.KVM == "" {
+		o.KVM = "/dev/kvm"
+	}
+	m := &Machine{byTID: make(map[int]*vcpu)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if m.sys, err = kvm.OpenPath(o.KVM); err != nil {
+		return nil, err
+	}
+	if n, err := m.sys.Check(kvm.CapSyncRegs); err != nil || n&(kvm.SyncRegs|kvm.SyncSregs) != kvm.SyncRegs|kvm.SyncSregs {
+		return nil, fmt.Errorf("%w: it lacks KVM_CAP_SYNC_REGS (%d, %v): a newer host kernel has it", ErrUnsupported, n, err)
+	}
+	if m.cpuid, err = m.sys.SupportedCPUID(); err != nil {
+		return nil, err
+	}
+	if m.xcr0, err = programCPUID(m.cpuid); err != nil {
+		return nil, err
+	}
+	if m.vm, err = m.sys.CreateVM(); err != nil {
+		return nil, err
+	}
+	if m.arena, err = newArena(); err != nil {
+		return nil, err
+	}
+	m.arena.flush = m.flush
+	m.windows = newWindows(m.vm)
+	if err := m.vm.SetMemory(arenaSlot, 0, 0, m.arena.mem); err != nil {
+		return nil, err
+	}
+	if err := m.buildCore(); err != nil {
+		return nil, err
+	}
+	if err := m.find(); err != nil {
+		return nil, err
+	}
+	permits := 0
+	if o.Mode == ModeExitless || o.Mode == ModeAuto && m.exitCost > exitlessPays {
+		permits = runtime.NumCPU() / 2
+	}
+	m.permits = make(chan struct{}, permits)
+	for range permits {
+		m.permits <- struct{}{}
+	}
+	return m, nil
+}
+
+// buildCore writes the core image and the leaf table that maps it in every address space.
+func (m *Machine) buildCore() error {
+	m.arena.next = (ring0.CorePages*ring0.PageSize + chunkSize - 1) &^ (chunkSize - 1)
+	m.core = m.arena.mem[:ring0.CorePages*ring0.PageSize]
+	ring0.WriteTables(m.core)
+	m.mem.arena = m.arena
+	var err error
+	m.coreTable, err = m.mem.NewTable()
+	return err
+}
+
+// mapCore maps the core image for the given kind of syscall entry.
+func (m *Machine) mapCore(e ring0.Entry) {
+	leaf := m.mem.Table(m.coreTable)
+	for n := range ring0.CorePages {
+		leaf[n].Store(uint64(n)*ring0.PageSize | pageBits(ring0.PageRights(n, e)) | pagetable.Present | 0x60)
+	}
+}
+
+// Entry returns how SYSCALL arrives on this KVM.
+func (m *Machine) Entry() ring0.Entry { return m.entry }
+
+// ExitCost returns what one exit from the VM and the re-entry cost when the machine was made.
+func (m *Machine) ExitCost() time.Duration { return m.exitCost }
+
+// flush makes KVM, and every CPU, forget all translations: that is what removing a memory slot does.
+func (m *Machine) flush() error {
+	m.stats.flushAll.Add(1)
+	page := m.arena.mem[:ring0.PageSize] // never read there: the gpa is in no page table
+	if err := m.vm.SetMemory(flushSlot, 0, flushGPA, page); err != nil {
+		return err
+	}
+	return m.vm.SetMemory(flushSlot, 0, flushGPA, nil)
+}
+
+// Close ends all runners and frees the VM. No context may run any more.
+func (m *Machine) Close() error {
+	m.mu.Lock()
+	if m.closed {
+		m.mu.Unlock()
+		return nil
+	}
+	m.closed = true
+	cpus := m.cpus
+	m.mu.Unlock()
+	var errs []error
+	for _, v := range cpus {
+		errs = append(errs, v.close())
+	}
+	if m.vm != nil {
+		errs = append(errs, m.vm.Close())
+	}
+	if m.windows != nil {
+		errs = append(errs, m.windows.close())
+	}
+	if m.arena != nil {
+		errs = append(errs, unix.Munmap(m.arena.mem))
+	}
+	if m.sys != nil {
+		errs = append(errs, m.sys.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,170 @@
+package guestkernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/guestkernel/ring0"
+	"github.com/qenex/qenex-kernel/kvm"
+)
+
+// Kind says why Run returned.
+type Kind uint8
+
+// Kinds of traps.
+const (
+	Syscall     Kind = iota // the registers are those at the instruction behind SYSCALL, RCX and R11 as the CPU leaves them
+	Exception               // Vector, Code and, for a page fault, Addr say which
+	Interrupted             // Interrupt was called; perhaps before Run
+	Broken                  // the program cannot go on; Err says why
+)
+
+func (k Kind) String() string {
+	return [...]string{"system call", "exception", "interrupted", "broken"}[k]
+}
+
+// Exceptions (SDM vol. 3, table 6-1).
+const (
+	VectorDE = 0
+	VectorDB = 1
+	VectorBP = 3
+	VectorOF = 4
+	VectorBR = 5
+	VectorUD = 6
+	VectorNM = 7
+	VectorTS = 10
+	VectorNP = 11
+	VectorSS = 12
+	VectorGP = 13
+	VectorPF = 14
+	VectorMF = 16
+	VectorAC = 17
+	VectorXM = 19
+)
+
+// Bits of a page fault's error code (SDM vol. 3, 4.7).
+const (
+	FaultPresent = 1 << 0
+	FaultWrite   = 1 << 1
+	FaultUser    = 1 << 2
+	FaultExecute = 1 << 4
+)
+
+// Trap is why a program left the VM.
+type Trap struct {
+	Kind   Kind
+	Vector uint8
+	Code   uint32 // error code of the exception, 0 if it has none
+	Addr   uint64 // CR2 of a page fault
+	Err    error  // of Broken
+}
+
+// ErrHostMemory says that the host could not provide the memory that a program touched: what a file is mapped beyond its
+// end, or the host is out of memory.
+var ErrHostMemory = errors.New("no host memory behind the address")
+
+// decode turns the exit of a vCPU that was running c into a trap, and the program's registers into regs. err is what
+// KVM_RUN returned.
+func (c *Context) decode(v *vcpu, regs *ring0.Regs, err error) Trap {
+	s := &v.sync.Regs
+	v.inStub = false
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return c.interrupted(v, regs)
+	case errors.Is(err, unix.EFAULT):
+		v.programRegs(regs)
+		return Trap{Kind: Broken, Err: fmt.Errorf("%w: program at %#x", ErrHostMemory, s.RIP)}
+	case err != nil:
+		v.programRegs(regs)
+		return Trap{Kind: Broken, Err: err}
+	}
+	reason := binary.LittleEndian.Uint32(v.area[kvm.RunExitReason:])
+	if reason != kvm.ExitIO {
+		v.programRegs(regs)
+		return Trap{Kind: Broken, Err: fmt.Errorf("exit reason %d at rip %#x, CS %#x", reason, s.RIP, v.sync.Sregs.CS.Selector)}
+	}
+	const in = 0
+	port, direction := binary.LittleEndian.Uint16(v.area[kvm.RunUnion+2:]), v.area[kvm.RunUnion]
+	if kernel := v.sync.Sregs.CS.Selector&3 == 0; kernel {
+		if vector, ok := ring0.FaultVector(s.RIP); ok && port == ring0.Port {
+			return c.exception(v, regs, vector)
+		}
+	}
+	at := s.RIP - ring0.LSTAR(v.n)
+	if port == ring0.Port && direction != in && (at == c.m.stub.Out || at == c.m.stub.Resume) {
+		v.inStub = true
+		*regs = v.slot.Regs
+		c.m.stats.syscalls.Add(1)
+		return Trap{Kind: Syscall}
+	}
+	// The program's own IN or OUT to the one port that the TSS allows: to it, that port is as forbidden as the others.
+	if err := v.settle(); err != nil {
+		return Trap{Kind: Broken, Err: err}
+	}
+	v.programRegs(regs)
+	c.m.stats.faults.Add(1)
+	return Trap{Kind: Exception, Vector: VectorGP}
+}
+
+// exception reads the frame that the CPU pushed on the vCPU's stack.
+func (c *Context) exception(v *vcpu, regs *ring0.Regs, vector int) Trap {
+	c.m.stats.faults.Add(1)
+	v.programRegs(regs)
+	frame := c.m.core[ring0.FrameOffset(v.n, vector):]
+	t := Trap{Kind: Exception, Vector: uint8(vector)}
+	if ring0.HasErrorCode(vector) {
+		t.Code = binary.LittleEndian.Uint32(frame)
+		frame = frame[8:]
+	}
+	regs.RIP = binary.LittleEndian.Uint64(frame)
+	cs := binary.LittleEndian.Uint64(frame[8:])
+	regs.RFLAGS = binary.LittleEndian.Uint64(frame[16:])
+	regs.RSP = binary.LittleEndian.Uint64(frame[24:])
+	if cs&3 == 0 {
+		return Trap{Kind: Broken, Err: fmt.Errorf("exception %d in the core at rip %#x, error code %#x, address %#x", vector, regs.RIP, t.Code, v.sync.Sregs.CR2)}
+	}
+	if vector == VectorPF {
+		t.Addr = v.sync.Sregs.CR2
+		if v.space != nil {
+			v.space.fault.Store(t.Addr)
+		}
+	}
+	return t
+}
+
+// interrupted sorts out where a vCPU was stopped between two exits: in the program, or somewhere in the syscall stub.
+func (c *Context) interrupted(v *vcpu, regs *ring0.Regs) Trap {
+	s := &v.sync.Regs
+	stub := c.m.stub
+	at := s.RIP - ring0.LSTAR(v.n)
+	state := loadState(v.slot)
+	switch {
+	case at >= stub.End: // in the program
+		v.programRegs(regs)
+		return Trap{Kind: Interrupted}
+	case at < stub.Saved: // the registers are the program's but for what SYSCALL changed
+		v.programRegs(regs)
+		regs.RIP, regs.RFLAGS = s.RCX, s.R11
+	case at < stub.Posted, state == ring0.SlotRequest, state == ring0.SlotParked:
+		*regs = v.slot.Regs
+		regs.FSBase, regs.GSBase = v.sync.Sregs.FS.Base, v.sync.Sregs.GS.Base
+	default: // answered, on the way back to the program
+		*regs = v.slot.Regs
+		return Trap{Kind: Interrupted}
+	}
+	c.m.stats.syscalls.Add(1)
+	return Trap{Kind: Syscall}
+}
+
+// programRegs reads the registers of a vCPU that left the VM outside the syscall stub.
+func (v *vcpu) programRegs(r *ring0.Regs) {
+	s := &v.sync.Regs
+	*r = ring0.Regs{
+		RAX: s.RAX, RBX: s.RBX, RCX: s.RCX, RDX: s.RDX, RSI: s.RSI, RDI: s.RDI, RBP: s.RBP, RSP: s.RSP,
+		R8: s.R8, R9: s.R9, R10: s.R10, R11: s.R11, R12: s.R12, R13: s.R13, R14: s.R14, R15: s.R15,
+		RIP: s.RIP, RFLAGS: s.RFLAGS, FSBase: v.sync.Sregs.FS.Base, GSBase: v.sync.Sregs.GS.Base,
+	}
+}
