@@ -29,6 +29,7 @@ type cli struct {
 	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
 	Man        manCmd        `cmd:"" help:"Print the manual page."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
+	ociVerbs   `embed:""`
 }
 
 const description = `QENEX, a KVM-based microkernel hypervisor.
@@ -45,6 +46,10 @@ func main() {
 func run(args []string) int {
 	if len(args) == 0 {
 		args = []string{"--help"}
+	}
+	args = liftGlobals(args)
+	if args[0] == "--version" {
+		args[0] = "version" // as runc
 	}
 	var grammar any = &cli{}
 	if args[0] == "run" {

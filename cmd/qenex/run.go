@@ -32,6 +32,7 @@ var flagGroups = []kong.Group{
 	{Key: "native", Title: "Flags for a program (qenex run PROGRAM):"},
 	{Key: "legacy", Title: "Flags for a Linux kernel (qenex run --kernel FILE):"},
 	{Key: "shared", Title: "Flags for both:"},
+	{Key: "containers", Title: "OCI runtime, for containerd, Podman and Docker:"},
 	{Key: "oci", Title: "Flags that all container commands have, before or behind the command's name:"},
 }
 
