@@ -1,12 +1,12 @@
 package sentry
 
 import (
-	"errors"
-
 	"golang.org/x/sys/unix"
 
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 
+	"github.com/qenex/qenex-kernel/guestkernel"
+	qplatform "github.com/qenex/qenex-kernel/guestkernel/sentry/platform"
 	"github.com/qenex/qenex-kernel/internal/seccomp"
 )
 
@@ -21,8 +21,19 @@ type backend struct {
 }
 
 // newBackend is what New makes its backend with. Tests replace it.
-var newBackend = func(Spec) (*backend, error) {
-	return nil, errors.New("native guests: no platform is built in")
+var newBackend = func(spec *Spec) (*backend, error) {
+	p, err := qplatform.New(guestkernel.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &backend{Platform: p, ioctlList: p.Ioctls(), callList: p.Calls()}, nil
+}
+
+// release frees what the backend holds; b may be nil.
+func (b *backend) release() {
+	if b != nil && b.close != nil {
+		b.close()
+	}
 }
 
 // ioctls are the requests that the backend makes.
@@ -35,7 +46,7 @@ func (b *backend) ioctls() [][]seccomp.Arg {
 
 // rules are the system calls, beside those of any sandbox, that the backend makes.
 func (b *backend) rules() []seccomp.Rule {
-	known := map[int]bool{unix.SYS_IOCTL: true, unix.SYS_TGKILL: true}
+	known := map[int]bool{unix.SYS_IOCTL: true, unix.SYS_TGKILL: true, unix.SYS_MMAP: true}
 	for _, nr := range plainCalls {
 		known[nr] = true
 	}
