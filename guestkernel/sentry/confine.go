@@ -67,7 +67,7 @@ func (s *Sandbox) rules() []seccomp.Rule {
 }
 
 // threadFlags are those with which the Go runtime makes threads.
-const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD
+const threadFlags = unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD | unix.CLONE_SETTLS
 
 // terminalIoctls are requests on the guest's standard files.
 var terminalIoctls = [][]seccomp.Arg{{{N: 1, Values: []uint32{
