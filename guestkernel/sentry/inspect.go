@@ -5,7 +5,6 @@ import (
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
-	"gvisor.dev/gvisor/pkg/sentry/usage"
 )
 
 // Pause stops every program before its next instruction; system calls under way are interrupted and go on after Resume.
@@ -72,8 +71,9 @@ func (s *Sandbox) Stats() Stats {
 		st.Processes++
 		st.Threads += tg.Count()
 	}
-	snap, total := usage.MemoryAccounting.Copy()
-	st.MemoryBytes = total - snap.Mapped
+	if n, err := s.k.MemoryFile().TotalUsage(); err == nil {
+		st.MemoryBytes = n
+	}
 	var ru unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &ru) == nil {
 		st.CPUTimeNanos = uint64(ru.Utime.Nano() + ru.Stime.Nano())
@@ -82,9 +82,8 @@ func (s *Sandbox) Stats() Stats {
 		n := s.gateway.Stats()
 		st.RxBytes, st.TxBytes = n.ToGuest, n.FromGuest
 	}
-	if s.backend.stats != nil {
-		s.backend.stats(&st)
-	}
+	s.backend.stats(&st)
+	st.Spaces = int(s.backend.spaces.Load())
 	return st
 }
 

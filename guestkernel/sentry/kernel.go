@@ -18,7 +18,6 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
 	"gvisor.dev/gvisor/pkg/sentry/loader"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
-	"gvisor.dev/gvisor/pkg/sentry/seccheck"
 	"gvisor.dev/gvisor/pkg/sentry/strace"
 	_ "gvisor.dev/gvisor/pkg/sentry/syscalls/linux" // the system calls
 	sentrytime "gvisor.dev/gvisor/pkg/sentry/time"
@@ -31,11 +30,10 @@ import (
 // gcPercent trades memory for fewer collections: a sandbox's heap is small beside its guest's memory.
 const gcPercent = 400
 
-// processOnce prepares what the Sentry keeps per process.
+// processOnce prepares what the Sentry keeps per process. The Sentry's security events (seccheck) stay uninitialised: nobody listens,
+// and making their tables takes milliseconds.
 var processOnce = sync.OnceValue(func() error {
 	debug.SetGCPercent(gcPercent)
-	cpuid.Initialize()
-	seccheck.Initialize()
 	if err := rand.Init(); err != nil {
 		return fmt.Errorf("reading random bytes: %w", err)
 	}
@@ -85,26 +83,31 @@ func newMemory() (*pgalloc.MemoryFile, error) {
 	return mf, nil
 }
 
-// newKernel makes a Sentry kernel with its memory, clocks, network and file-system types, and no task. The gateway is nil without
-// a network.
-func newKernel(spec *Spec, b *backend) (*kernel.Kernel, *usernet.Gateway, error) {
-	cpus := spec.CPUs
-	if cpus == 0 {
-		cpus = runtime.NumCPU()
-	}
-	k := &kernel.Kernel{Platform: b, AllowSUID: true}
+// newKernel makes a Sentry kernel with its backend, memory, clocks, network and file-system types, and no task. The gateway is nil
+// without a network.
+func newKernel(spec *Spec) (k *kernel.Kernel, b *backend, gateway *usernet.Gateway, err error) {
+	// Asking the processor what it is takes more than a millisecond where CPUID is emulated: other things go on meanwhile.
+	known := make(chan struct{})
+	go func() {
+		cpuid.Initialize()
+		close(known)
+	}()
+	k = &kernel.Kernel{AllowSUID: true}
 	mf, err := newMemory()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	k.SetMemoryFile(mf)
 	if spec.Memory != 0 {
 		usage.MinimumTotalMemoryBytes = spec.Memory
 		usage.MaximumTotalMemoryBytes = spec.Memory
 	}
+	if err := processOnce(); err != nil {
+		return nil, nil, nil, err
+	}
 	vdso, err := loader.PrepareVDSO(mf)
 	if err != nil {
-		return nil, nil, fmt.Errorf("building the VDSO: %w", err)
+		return nil, nil, nil, fmt.Errorf("building the VDSO: %w", err)
 	}
 	tk := kernel.NewTimekeeper()
 	params := kernel.NewVDSOParamPage(mf, vdso.ParamPage.FileRange())
@@ -113,42 +116,63 @@ func newKernel(spec *Spec, b *backend) (*kernel.Kernel, *usernet.Gateway, error)
 	userns := auth.NewRootUserNamespace()
 	netns, gateway, err := newNetwork(spec, tk, userns, k)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	hostname := spec.Hostname
-	if hostname == "" {
-		hostname = "qenex"
+	defer func() {
+		if err != nil {
+			b.release()
+			if gateway != nil {
+				gateway.Close()
+			}
+		}
+	}()
+	<-known
+	if b, err = newBackend(spec); err != nil {
+		return nil, nil, nil, err
 	}
-	domainname := spec.Domainname
-	if domainname == "" {
-		domainname = "(none)"
-	}
+	k.Platform = b
 	if err := k.Init(kernel.InitKernelArgs{
 		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
 		Timekeeper:           tk,
 		RootUserNamespace:    userns,
 		RootNetworkNamespace: netns,
-		ApplicationCores:     uint(cpus),
+		ApplicationCores:     uint(spec.cpus()),
 		Vdso:                 vdso,
 		VdsoParams:           params,
-		RootUTSNamespace:     kernel.NewUTSNamespace(hostname, domainname, userns),
+		RootUTSNamespace:     kernel.NewUTSNamespace(orElse(spec.Hostname, "qenex"), orElse(spec.Domainname, "(none)"), userns),
 		RootIPCNamespace:     kernel.NewIPCNamespace(userns),
 		RootPIDNamespace:     kernel.NewRootPIDNamespace(userns),
 		Cgroup2FSInit:        cgroup2fs.NewFilesystem,
 	}); err != nil {
-		return nil, nil, fmt.Errorf("initialising the Sentry kernel: %w", err)
+		return nil, nil, nil, fmt.Errorf("initialising the Sentry kernel: %w", err)
 	}
 	if err := registerFilesystems(k.VFS()); err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	hostfs, err := host.NewFilesystem(k.VFS())
 	if err != nil {
-		return nil, nil, fmt.Errorf("making the file system of passed files: %w", err)
+		return nil, nil, nil, fmt.Errorf("making the file system of passed files: %w", err)
 	}
 	defer hostfs.DecRef(k.SupervisorContext())
 	k.SetHostMount(k.VFS().NewDisconnectedMount(hostfs, nil, &vfs.MountOptions{}))
 	k.RegisterContainerName(containerID, containerID)
-	return k, gateway, nil
+	return k, b, gateway, nil
+}
+
+// cpus is how many processors the guest sees.
+func (spec *Spec) cpus() int {
+	if spec.CPUs == 0 {
+		return runtime.NumCPU()
+	}
+	return spec.CPUs
+}
+
+// orElse is s, or what else there is if s is empty.
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
 }
 
 // containerID is the name of the only container of a kernel.

@@ -83,23 +83,31 @@ func (m *stackMaker) newStack() (*netstack.Stack, error) {
 			return nil, fmt.Errorf("setting the TTL of protocol %d: %s", p, err)
 		}
 	}
+	if err := configureLoopback(s); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// configureLoopback gives a stack its loopback interface.
+func configureLoopback(s *netstack.Stack) error {
 	lo := ethernet.New(loopback.New())
 	if err := s.Stack.CreateNICWithOptions(linux.LOOPBACK_IFINDEX, lo, stack.NICOptions{Name: "lo", DeliverLinkPackets: true}); err != nil {
-		return nil, fmt.Errorf("making the loopback interface: %s", err)
+		return fmt.Errorf("making the loopback interface: %s", err)
 	}
 	for _, a := range []tcpip.ProtocolAddress{
 		{Protocol: ipv4.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4([4]byte{127, 0, 0, 1}), PrefixLen: 8}},
 		{Protocol: ipv6.ProtocolNumber, AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFrom16([16]byte{15: 1}), PrefixLen: 128}},
 	} {
 		if err := s.Stack.AddProtocolAddress(linux.LOOPBACK_IFINDEX, a, stack.AddressProperties{}); err != nil {
-			return nil, fmt.Errorf("giving the loopback interface its address: %s", err)
+			return fmt.Errorf("giving the loopback interface its address: %s", err)
 		}
 	}
 	s.Stack.SetRouteTable([]tcpip.Route{
 		{Destination: subnet([]byte{127, 0, 0, 0}, 8), NIC: linux.LOOPBACK_IFINDEX},
 		{Destination: subnet([]byte{15: 1}, 128), NIC: linux.LOOPBACK_IFINDEX},
 	})
-	return s, nil
+	return nil
 }
 
 // subnet makes a destination from an address of 4 or 16 bytes.

@@ -35,11 +35,12 @@ type Sandbox struct {
 	gateway *usernet.Gateway // nil without a network
 	null    *os.File         // /dev/null, for programs without files
 
-	mu     sync.Mutex
-	first  *program         // set by Start
-	execs  map[int]*program // by PID, until they have been waited for
-	paused bool
-	closed bool
+	mu       sync.Mutex
+	restored *program         // the first program of a saved sandbox
+	first    *program         // set by Start
+	execs    map[int]*program // by PID, until they have been waited for
+	paused   bool
+	closed   bool
 }
 
 // New builds a sandbox: nothing of the guest has run, and the process is not yet confined.
@@ -50,18 +51,9 @@ func New(spec Spec) (*Sandbox, error) {
 	if err := setLog(&spec); err != nil {
 		return nil, err
 	}
-	if err := processOnce(); err != nil {
-		return nil, err
-	}
-	b, err := newBackend(spec)
-	if err != nil {
-		return nil, err
-	}
-	s := &Sandbox{spec: spec, backend: b, execs: map[int]*program{}}
+	s := &Sandbox{spec: spec, execs: map[int]*program{}}
 	if err := s.build(); err != nil {
-		if b.close != nil {
-			b.close()
-		}
+		s.backend.release()
 		return nil, err
 	}
 	return s, nil
@@ -69,7 +61,7 @@ func New(spec Spec) (*Sandbox, error) {
 
 // check refuses a spec that cannot work.
 func (spec *Spec) check() error {
-	if len(spec.Args) == 0 {
+	if len(spec.Args) == 0 && spec.Restore == nil {
 		return errors.New("no program to run")
 	}
 	if spec.RootWritable && spec.RootReadonly {
@@ -111,12 +103,30 @@ func (s *Sandbox) build() error {
 	if s.null, err = os.OpenFile(os.DevNull, os.O_RDWR, 0); err != nil {
 		return fmt.Errorf("opening the empty file: %w", err)
 	}
-	if s.k, s.gateway, err = newKernel(&s.spec, s.backend); err != nil {
+	if s.spec.Restore != nil {
+		return s.restore()
+	}
+	if s.k, s.backend, s.gateway, err = newKernel(&s.spec); err != nil {
 		return err
 	}
+	if s.args, err = s.processArgs(); err != nil {
+		return err
+	}
+	root := s.args
+	root.Credentials = auth.NewRootCredentials(s.k.RootUserNamespace())
+	m := &mounter{spec: &s.spec, v: s.k.VFS(), k: s.k, files: s.files, creds: root.Credentials, ctx: root.NewContext(s.k)}
+	if s.mns, err = m.mountAll(); err != nil {
+		return err
+	}
+	s.args.MountNamespace = s.mns
+	return nil
+}
+
+// processArgs is what the first program is made with; Exec changes some of it.
+func (s *Sandbox) processArgs() (kernel.CreateProcessArgs, error) {
 	limits, err := limitSet(s.spec.Rlimits)
 	if err != nil {
-		return err
+		return kernel.CreateProcessArgs{}, err
 	}
 	umask := uint(0o022)
 	if s.spec.Umask != nil {
@@ -126,7 +136,7 @@ func (s *Sandbox) build() error {
 	if dir == "" {
 		dir = "/"
 	}
-	s.args = kernel.CreateProcessArgs{
+	return kernel.CreateProcessArgs{
 		Argv:                 s.spec.Args,
 		Envv:                 s.spec.Env,
 		WorkingDirectory:     dir,
@@ -139,15 +149,7 @@ func (s *Sandbox) build() error {
 		IPCNamespace:         s.k.RootIPCNamespace(),
 		PIDNamespace:         s.k.RootPIDNamespace(),
 		ContainerID:          containerID,
-	}
-	root := s.args
-	root.Credentials = auth.NewRootCredentials(s.k.RootUserNamespace())
-	m := &mounter{spec: &s.spec, v: s.k.VFS(), k: s.k, files: s.files, creds: root.Credentials, ctx: root.NewContext(s.k)}
-	if s.mns, err = m.mountAll(); err != nil {
-		return err
-	}
-	s.args.MountNamespace = s.mns
-	return nil
+	}, nil
 }
 
 // Start lets the first program run.
@@ -157,9 +159,12 @@ func (s *Sandbox) Start() error {
 	if s.first != nil {
 		return ErrStarted
 	}
-	p, err := s.create(s.args, s.spec.Files, s.spec.TTY)
-	if err != nil {
-		return err
+	p := s.restored
+	if p == nil {
+		var err error
+		if p, err = s.create(s.args, s.spec.Files, s.spec.TTY); err != nil {
+			return err
+		}
 	}
 	if err := s.k.Start(); err != nil {
 		p.giveBack(s.k.SupervisorContext())
@@ -235,12 +240,8 @@ func (s *Sandbox) Close() error {
 		s.gateway.Close()
 	}
 	s.null.Close()
-	if s.backend.close != nil {
-		s.backend.close()
-	}
+	s.backend.release()
 	return nil
 }
 
 var _ io.Closer = (*Sandbox)(nil)
-
-func (s *Sandbox) Save(w *os.File, stop bool) error { return ErrNotStarted }

@@ -51,14 +51,11 @@ func terminalSignal(sig syscall.Signal) bool {
 
 // foreground is the foreground process group of p's terminal, or nil.
 func foreground(p *program) *kernel.ProcessGroup {
-	if p.tty == nil {
+	tty := p.tg.TTY()
+	if tty == nil {
 		return nil
 	}
-	tg := p.tty.ThreadGroup()
-	if tg == nil {
-		return nil
-	}
-	pg, err := tg.ForegroundProcessGroup(p.tty.TTY())
+	pg, err := p.tg.ForegroundProcessGroup(tty)
 	if err != nil {
 		return nil
 	}

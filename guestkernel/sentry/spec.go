@@ -137,9 +137,11 @@ type Stats struct {
 	Processes    int    // now
 	Threads      int    // now
 	MemoryBytes  uint64 // guest memory in use now
-	Syscalls     uint64 // system calls that left guest code
+	Syscalls     uint64 // system calls of guest programs
+	Exitless     uint64 // those of them that needed no exit
 	Exits        uint64 // exits of vCPUs to the host
-	Faults       uint64 // guest page faults
+	Faults       uint64 // exceptions of guest programs, page faults first of all
+	Kicks        uint64 // interruptions of running programs
 	ModeChanges  uint64 // changes between exit-per-call and exit-less calls
 	VCPUs        int    // made so far
 	Spaces       int    // address spaces made so far
