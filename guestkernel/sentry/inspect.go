@@ -82,8 +82,7 @@ func (s *Sandbox) Stats() Stats {
 		n := s.gateway.Stats()
 		st.RxBytes, st.TxBytes = n.ToGuest, n.FromGuest
 	}
-	s.backend.stats(&st)
-	st.Spaces = int(s.backend.spaces.Load())
+	s.backend.count(&st)
 	return st
 }
 
