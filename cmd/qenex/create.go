@@ -146,10 +146,6 @@ func startOwner(c *container.Container, dir string, config *specs.Spec, consoleS
 	}
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Args[0] = "qenex-sandbox"
-	cmd.Env = []string{} // the program's environment is in its configuration
-	if v, ok := os.LookupEnv("QENEX_TEST_COMMAND"); ok {
-		cmd.Env = []string{"QENEX_TEST_COMMAND=" + v}
-	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if config.Process.Terminal {
 		size := config.Process.ConsoleSize

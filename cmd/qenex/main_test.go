@@ -244,7 +244,8 @@ func TestHelpNamesEveryExitCodeAndFlag(t *testing.T) {
 			t.Errorf("exit code %s is not in --help", e.code)
 		}
 	}
-	for _, cmd := range []string{"run", "doctor", "bench", "completion"} {
+	for _, cmd := range []string{"run", "doctor", "bench", "completion", "create", "start", "state", "exec", "kill", "delete", "list", "ps", "pause", "resume",
+		"checkpoint", "restore", "spec", "features"} {
 		_, help, _ := qenex(t, cmd, "--help")
 		if !strings.Contains(help, "Example") {
 			t.Errorf("no example in qenex %s --help", cmd)
@@ -255,7 +256,7 @@ func TestHelpNamesEveryExitCodeAndFlag(t *testing.T) {
 func TestGeneratedTexts(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		code, stdout, _ := qenex(t, "completion", shell)
-		if code != exitOK || !strings.Contains(stdout, "kernel") || !strings.Contains(stdout, "doctor") {
+		if code != exitOK || !strings.Contains(stdout, "kernel") || !strings.Contains(stdout, "doctor") || !strings.Contains(stdout, "console-socket") || strings.Contains(stdout, "sandbox)") {
 			t.Errorf("completion %s: exit code %d, %d bytes", shell, code, len(stdout))
 		}
 	}
