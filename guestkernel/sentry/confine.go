@@ -53,9 +53,13 @@ func (s *Sandbox) rules() []seccomp.Rule {
 		{Nr: unix.SYS_MMAP, When: [][]seccomp.Arg{{{N: 2, Mask: unix.PROT_EXEC, Values: []uint32{0}}}}},
 		{Nr: unix.SYS_MPROTECT, When: [][]seccomp.Arg{{{N: 2, Mask: unix.PROT_EXEC, Values: []uint32{0}}}}},
 	}
-	for _, nr := range pathCalls {
-		// A path only below an open directory: never AT_FDCWD, and with it never an absolute path by accident.
-		rules = append(rules, seccomp.Rule{Nr: nr, When: [][]seccomp.Arg{{{N: 0, Mask: 0xffffffff80000000, Values: []uint32{0}}}}})
+	for nr, dirs := range pathCalls {
+		// A path only below an open directory: never AT_FDCWD.
+		var open []seccomp.Arg
+		for _, n := range dirs {
+			open = append(open, seccomp.Arg{N: n, Mask: 0xffffffff80000000, Values: []uint32{0}})
+		}
+		rules = append(rules, seccomp.Rule{Nr: nr, When: [][]seccomp.Arg{open}})
 	}
 	rules = append(rules, seccomp.Allow(plainCalls...)...)
 	if s.spec.Net != NetNone {
@@ -75,10 +79,11 @@ var terminalIoctls = [][]seccomp.Arg{{{N: 1, Values: []uint32{
 	unix.TIOCGWINSZ, unix.TIOCSWINSZ,
 }}}}
 
-// pathCalls take a directory and a name below it.
-var pathCalls = []int{
-	unix.SYS_OPENAT, unix.SYS_READLINKAT, unix.SYS_UNLINKAT, unix.SYS_MKDIRAT, unix.SYS_MKNODAT, unix.SYS_SYMLINKAT, unix.SYS_LINKAT,
-	unix.SYS_RENAMEAT, unix.SYS_RENAMEAT2, unix.SYS_FCHMODAT, unix.SYS_FCHOWNAT, unix.SYS_UTIMENSAT, unix.SYS_STATX, unix.SYS_NEWFSTATAT,
+// pathCalls take directories and names below them: the arguments that are directories.
+var pathCalls = map[int][]int{
+	unix.SYS_OPENAT: {0}, unix.SYS_STATX: {0}, unix.SYS_NEWFSTATAT: {0}, unix.SYS_READLINKAT: {0}, unix.SYS_UNLINKAT: {0}, unix.SYS_MKDIRAT: {0},
+	unix.SYS_MKNODAT: {0}, unix.SYS_SYMLINKAT: {1}, unix.SYS_LINKAT: {0, 2}, unix.SYS_RENAMEAT: {0, 2}, unix.SYS_RENAMEAT2: {0, 2},
+	unix.SYS_FCHMODAT: {0}, unix.SYS_FCHOWNAT: {0}, unix.SYS_UTIMENSAT: {0},
 }
 
 // plainCalls are those of the Go runtime and of the Sentry on open files, memory and itself.

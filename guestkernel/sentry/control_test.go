@@ -179,7 +179,10 @@ func TestPause(t *testing.T) {
 }
 
 func scenarioStats(s *Sandbox, _ *os.File) error {
-	if err := untilRunning(s, 2); err != nil {
+	if err := until(func() (bool, error) {
+		ps, err := s.PIDs()
+		return len(ps) == 2 && ps[1].Args[0] == "sleep", err
+	}); err != nil {
 		return err
 	}
 	st := s.Stats()

@@ -347,15 +347,16 @@ func (m *mounter) mask(p string) error {
 
 // rebindReadonly mounts p, if it exists, read-only on itself.
 func (m *mounter) rebindReadonly(p string) error {
-	vd, err := m.v.GetDentryAt(m.ctx, m.creds, m.at(p, true), &vfs.GetDentryOptions{})
-	if linuxerr.Equals(linuxerr.ENOENT, err) {
+	if _, err := m.isDir(p); linuxerr.Equals(linuxerr.ENOENT, err) {
 		return nil
 	}
+	if err := m.v.BindAt(m.ctx, m.creds, m.at(p, true), m.at(p, true), false); err != nil {
+		return err
+	}
+	top, err := m.v.GetDentryAt(m.ctx, m.creds, m.at(p, true), &vfs.GetDentryOptions{})
 	if err != nil {
 		return err
 	}
-	defer vd.DecRef(m.ctx)
-	mnt := m.v.NewDisconnectedMount(vd.Mount().Filesystem(), vd.Dentry(), &vfs.MountOptions{ReadOnly: true})
-	defer mnt.DecRef(m.ctx)
-	return m.v.ConnectMountAt(m.ctx, m.creds, mnt, m.at(p, true))
+	defer top.DecRef(m.ctx)
+	return m.v.SetMountReadOnly(top.Mount(), true)
 }

@@ -3,6 +3,7 @@ package sentry
 import (
 	"fmt"
 	"os"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -38,6 +39,18 @@ func credentials(uid, gid uint32, groups []uint32, c *Capabilities, ns *auth.Use
 	}, ns)
 }
 
+// hostLimits are the host process's limits of open files and file size. They are read once: a confined process cannot ask.
+var hostLimits = sync.OnceValues(func() (l [2]limits.Limit, err error) {
+	for i, res := range []int{unix.RLIMIT_NOFILE, unix.RLIMIT_FSIZE} {
+		var host unix.Rlimit
+		if err := unix.Getrlimit(res, &host); err != nil {
+			return l, fmt.Errorf("reading the host's limit %d: %w", res, err)
+		}
+		l[i] = limits.Limit{Cur: limits.FromLinux(host.Cur), Max: limits.FromLinux(host.Max)}
+	}
+	return l, nil
+})
+
 // limitSet are the limits of a program: those of a container, with files and file size as the host process has them.
 func limitSet(given []Rlimit) (*limits.LimitSet, error) {
 	ls := limits.NewLimitSet()
@@ -49,13 +62,12 @@ func limitSet(given []Rlimit) (*limits.LimitSet, error) {
 	ls.SetUnchecked(limits.MemoryLocked, limits.Limit{Cur: 64 << 10, Max: 64 << 10})
 	ls.SetUnchecked(limits.MessageQueueBytes, limits.Limit{Cur: 819200, Max: 819200})
 	ls.SetUnchecked(limits.Stack, limits.Limit{Cur: 8 << 20, Max: limits.Infinity})
-	for res, t := range map[int]limits.LimitType{unix.RLIMIT_NOFILE: limits.NumberOfFiles, unix.RLIMIT_FSIZE: limits.FileSize} {
-		var host unix.Rlimit
-		if err := unix.Getrlimit(res, &host); err != nil {
-			return nil, fmt.Errorf("reading the host's limit %d: %w", res, err)
-		}
-		ls.SetUnchecked(t, limits.Limit{Cur: limits.FromLinux(host.Cur), Max: limits.FromLinux(host.Max)})
+	host, err := hostLimits()
+	if err != nil {
+		return nil, err
 	}
+	ls.SetUnchecked(limits.NumberOfFiles, host[0])
+	ls.SetUnchecked(limits.FileSize, host[1])
 	for _, r := range given {
 		t, ok := limits.FromLinuxResource[r.Type]
 		if !ok {
