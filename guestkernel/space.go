@@ -152,6 +152,21 @@ func (as *AddressSpace) forget() error {
 	return nil
 }
 
+// peek reads up to len(p) bytes of the program at addr, as far as they are mapped.
+func (as *AddressSpace) peek(addr uint64, p []byte) int {
+	as.mu.Lock()
+	defer as.mu.Unlock()
+	for n := range p {
+		e := as.tree.Entry(addr)
+		if addr >= pagetable.Limit || e&pagetable.Present == 0 {
+			return n
+		}
+		p[n] = as.m.windows.byteAt(pagetable.Address(e) + addr%pagetable.PageSize)
+		addr++
+	}
+	return len(p)
+}
+
 // slot returns a vCPU's slot in this address space.
 func (as *AddressSpace) slot(vcpu int) (*ring0.Slot, error) {
 	const perPage = ring0.PageSize / ring0.SlotSize

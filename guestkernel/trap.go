@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/qenex/qenex-kernel/guestkernel/pagetable"
 	"github.com/qenex/qenex-kernel/guestkernel/ring0"
 	"github.com/qenex/qenex-kernel/kvm"
 )
@@ -51,6 +52,8 @@ const (
 	FaultWrite   = 1 << 1
 	FaultUser    = 1 << 2
 	FaultExecute = 1 << 4
+
+	faultReserved = 1 << 3
 )
 
 // Trap is why a program left the VM.
@@ -100,11 +103,30 @@ func (c *Context) decode(v *vcpu, regs *ring0.Regs, err error) Trap {
 		c.m.stats.syscalls.Add(1)
 		return Trap{Kind: Syscall}
 	}
-	// The program's own IN or OUT to the one port that the TSS allows: to it, that port is as forbidden as the others.
+	return c.portAccess(v, regs)
+}
+
+// portAccess makes the program's own IN or OUT to the one port that the TSS allows as forbidden as all others. KVM may
+// report it with RIP at the instruction or behind it.
+func (c *Context) portAccess(v *vcpu, regs *ring0.Regs) Trap {
+	at := v.sync.Regs.RIP
+	rax := v.sync.Regs.RAX
 	if err := v.settle(); err != nil {
 		return Trap{Kind: Broken, Err: err}
 	}
 	v.programRegs(regs)
+	regs.RAX = rax // what IN would have changed
+	if at == regs.RIP {
+		var code [2]byte
+		v.space.peek(at-2, code[:])
+		switch {
+		case code[0]&0xFC == 0xE4 && code[1] == ring0.Port: // IN, OUT with the port in the instruction
+			at -= 2
+		case code[1]&0xFC == 0xEC, code[1]&0xFC == 0x6C: // IN, OUT with the port in DX; INS, OUTS
+			at--
+		}
+	}
+	regs.RIP = at
 	c.m.stats.faults.Add(1)
 	return Trap{Kind: Exception, Vector: VectorGP}
 }
@@ -126,11 +148,32 @@ func (c *Context) exception(v *vcpu, regs *ring0.Regs, vector int) Trap {
 	if cs&3 == 0 {
 		return Trap{Kind: Broken, Err: fmt.Errorf("exception %d in the core at rip %#x, error code %#x, address %#x", vector, regs.RIP, t.Code, v.sync.Sregs.CR2)}
 	}
-	if vector == VectorPF {
+	switch vector {
+	case VectorPF:
 		t.Addr = v.sync.Sregs.CR2
-		if v.space != nil {
-			v.space.fault.Store(t.Addr)
+		v.space.fault.Store(t.Addr)
+		if t.Addr >= pagetable.Limit { // whatever is there, to programs it is nothing
+			t.Code &^= FaultPresent | faultReserved
 		}
+	case VectorUD:
+		return softwareInterrupt(v.space, regs, t)
+	}
+	return t
+}
+
+// softwareInterrupt turns the #UD that a software KVM makes of INT n into what it should be (SDM vol. 2, INT n): the
+// IDT lets programs reach the gates 3 and 4 only.
+func softwareInterrupt(as *AddressSpace, regs *ring0.Regs, t Trap) Trap {
+	var code [2]byte
+	if as.peek(regs.RIP, code[:]) < 2 || code[0] != 0xCD {
+		return t
+	}
+	switch n := code[1]; n {
+	case VectorBP, VectorOF:
+		regs.RIP += 2
+		t.Vector = n
+	default:
+		t.Vector, t.Code = VectorGP, uint32(n)<<3|2
 	}
 	return t
 }

@@ -2,6 +2,7 @@ package guestkernel
 
 import (
 	"fmt"
+	"runtime/debug"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -154,6 +155,20 @@ func (w *windows) reserve() error {
 func (w *windows) at(gpa, n uint64) []byte {
 	off := gpa - slotBase
 	return w.slots[off/slotSize][off%slotSize : off%slotSize+n]
+}
+
+// byteAt returns the byte at gpa, 0 if the host has no memory there (a file has become shorter).
+func (w *windows) byteAt(gpa uint64) (b byte) {
+	w.mu.Lock()
+	mem := w.at(gpa, 1)
+	w.mu.Unlock()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if recover() != nil {
+			b = 0
+		}
+	}()
+	return mem[0]
 }
 
 // count adds to the number of mappings of the small window around gpa.

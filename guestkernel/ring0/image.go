@@ -78,6 +78,8 @@ func WriteTables(core []byte) {
 		put(idtPage*PageSize+16*v+8, handler>>32)
 	}
 	copy(core[ProbeEntry-Base:], []byte{0xE6, Port, 0x90, 0x90})
+	code := assembledSwitch()
+	copy(core[SwitchEntry-Base:], code[:bytes.Index(code, []byte{0x0F, 0x0B})])
 }
 
 // WriteVCPU puts a vCPU's TSS and syscall stub into the core image.
@@ -94,12 +96,14 @@ func WriteVCPU(core []byte, vcpu int, s *Stub) {
 // Page says how a page of the core image is mapped.
 type Page struct{ User, Write, Execute bool }
 
-// PageRights returns the rights for page n of the core image. Only the syscall stub is ever open to the program, and only where
-// SYSCALL arrives at CPL 3.
+// PageRights returns the rights for page n of the core image. Open to the program are the context switch, which has no more rights than its caller,
+// and where SYSCALL arrives at CPL 3 the syscall stubs.
 func PageRights(n int, e Entry) Page {
 	switch {
 	case n == faultPage:
 		return Page{Execute: true}
+	case n == switchPage:
+		return Page{User: true, Execute: true}
 	case n >= codePage:
 		return Page{User: e == EntryCPL3, Execute: true}
 	}

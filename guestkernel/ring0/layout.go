@@ -23,7 +23,7 @@ const (
 	SlotBase uint64 = Base + 2<<20       // slots: other pages in each address space
 
 	PageSize   = 4096
-	CorePages  = 1 + 1 + 1 + tssPages + codePages
+	CorePages  = switchPage + 1
 	MaxVCPUs   = 512
 	SlotSize   = 256
 	SlotPages  = MaxVCPUs * SlotSize / PageSize
@@ -35,6 +35,7 @@ const (
 	faultPage  = 2
 	tssPage    = 3
 	codePage   = tssPage + tssPages
+	switchPage = codePage + codePages
 	faultSize  = 4 // bytes of one fault stub
 	vectors    = 32
 	tssLimit   = tssBitmap + 1 // the bitmap's first byte and the one that must follow it
@@ -88,6 +89,20 @@ func LSTAR(vcpu int) uint64 { return Base + codePage*PageSize + uint64(vcpu)*blo
 
 // ProbeEntry is an address for the LSTAR MSR that leaves the VM at CPL 0 and, being supervisor memory, faults at CPL 3.
 const ProbeEntry = Base + faultPage*PageSize + vectors*faultSize
+
+// SwitchEntry is the address of the context switch, a function that programs call: RDI and RSI point to the Areas to leave and to
+// enter.
+const SwitchEntry = Base + switchPage*PageSize
+
+// Area is what the context switch keeps of a context: what a call preserves (System V ABI), the FS base, MXCSR and the x87
+// control word. The address to return to is on the context's stack.
+type Area struct {
+	RBX, RBP, R12, R13, R14, R15, RSP uint64
+	FSBase                            uint64
+	MXCSR                             uint32
+	FCW                               uint16
+	_                                 uint16
+}
 
 // FaultVector returns the exception whose stub has left the VM at rip. KVM may report the OUT itself or what follows it.
 func FaultVector(rip uint64) (vector int, ok bool) {

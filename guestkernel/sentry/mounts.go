@@ -60,12 +60,28 @@ type mounter struct {
 	root  vfs.VirtualDentry // of the tree; set once it exists
 }
 
+// mountContext is a context inside a mount namespace.
+type mountContext struct {
+	context.Context
+	mns *vfs.MountNamespace
+}
+
+// Value implements context.Context. Who asks for the namespace gets a reference.
+func (c mountContext) Value(key any) any {
+	if key == vfs.CtxMountNamespace {
+		c.mns.IncRef()
+		return c.mns
+	}
+	return c.Context.Value(key)
+}
+
 // mountAll makes the mount namespace of the first program. The caller gets one reference to it.
 func (m *mounter) mountAll() (*vfs.MountNamespace, error) {
 	mns, err := m.mountRoot()
 	if err != nil {
 		return nil, err
 	}
+	m.ctx = mountContext{m.ctx, mns}
 	m.root = mns.Root(m.ctx)
 	defer m.root.DecRef(m.ctx)
 	var readonly []*vfs.Mount // sealed at the end: mount points may have to be made in them
