@@ -65,7 +65,7 @@ func buildC(ctx context.Context, name string, flags []string) (string, error) {
 		return "", err
 	}
 	flags = append([]string{"-O1", "-g0", "-std=gnu11", "-Wall", "-Wextra", "-Werror",
-		"-Wno-stringop-overflow", "-Wno-stringop-overread", "-Wno-nonnull", "-Wno-array-bounds", "-pthread", "-mno-avx", "-fno-toplevel-reorder"}, flags...)
+		"-Wno-stringop-overflow", "-Wno-stringop-overread", "-Wno-nonnull", "-Wno-array-bounds", "-Wno-clobbered", "-pthread", "-mno-avx", "-fno-toplevel-reorder"}, flags...)
 	key, err := sourceKey(version + "\x00" + strings.Join(flags, "\x00"))
 	if err != nil {
 		return "", err

@@ -32,6 +32,7 @@ var qenex = sync.OnceValues(func() (string, error) {
 // guest returns what runs programs in native guests, or skips the test without KVM.
 func guest(t testing.TB) Runner {
 	t.Helper()
+	kvmtest.NoLeaks(t)
 	if words := strings.Fields(os.Getenv(guestEnv)); len(words) > 0 {
 		return Command("peer", words...)
 	}

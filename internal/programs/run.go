@@ -33,6 +33,7 @@ type Result struct {
 	Stdout, Stderr string
 	Code           int  // exit code; 128 + n when it died by signal n
 	Late           bool // killed because it exceeded its limit
+	Left           int  // processes of its group that were there when it had ended; they are killed
 }
 
 // String writes the result for people.
@@ -40,6 +41,9 @@ func (r Result) String() string {
 	late := ""
 	if r.Late {
 		late = ", killed after its time"
+	}
+	if r.Left > 0 {
+		late += fmt.Sprintf(", %d processes left behind", r.Left)
 	}
 	return fmt.Sprintf("exit code %d%s\nstdout: %s\nstderr: %s", r.Code, late, short(r.Stdout), short(r.Stderr))
 }
@@ -62,17 +66,11 @@ func Native() Runner {
 	return Runner{"native", func(p Program) []string { return p.Args }}
 }
 
-// Qenex runs programs by qenex run, with the program at path.
+// Qenex runs programs by qenex run, with the program at path. They get this environment and working directory as qenex
+// passes them on by itself; what else a program needs is for Program.Flags.
 func Qenex(path string) Runner {
 	return Runner{"qenex", func(p Program) []string {
-		argv := []string{path, "run"}
-		if p.Dir != "" {
-			argv = append(argv, "--workdir", p.Dir)
-		}
-		for _, e := range p.env() {
-			argv = append(argv, "--env", e)
-		}
-		return append(append(append(argv, p.Flags...), "--"), p.Args...)
+		return append(append([]string{path, "run"}, p.Flags...), append([]string{"--"}, p.Args...)...)
 	}}
 }
 
@@ -88,7 +86,7 @@ func (p Program) env() []string {
 	return p.Env
 }
 
-// Run runs the program to its end and takes down its process group, which is all it can leave. An error says that it could not be
+// Run runs the program to its end and kills what it left of its process group. An error says that it could not be
 // started.
 func (r Runner) Run(ctx context.Context, p Program) (Result, error) {
 	if len(p.Args) == 0 {
@@ -120,8 +118,12 @@ func (r Runner) Run(ctx context.Context, p Program) (Result, error) {
 		return Result{}, fmt.Errorf("run %s: %w", argv[0], err)
 	}
 	err := cmd.Wait()
-	unix.Kill(-cmd.Process.Pid, unix.SIGKILL) // what it left in the background; mostly nothing
-	res := Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: -1, Late: ctx.Err() != nil}
+	left, scanErr := group(cmd.Process.Pid)
+	unix.Kill(-cmd.Process.Pid, unix.SIGKILL)
+	res := Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: -1, Late: ctx.Err() != nil, Left: left}
+	if scanErr != nil {
+		return res, fmt.Errorf("look for processes that %s left: %w", argv[0], scanErr)
+	}
 	var exit *exec.ExitError
 	switch {
 	case cmd.ProcessState == nil:
