@@ -60,6 +60,9 @@ func runChild(spec Spec) (int, error) {
 			return 0, err
 		}
 	}
+	if err := openOutside(); err != nil {
+		return 0, err
+	}
 	s, err := New(spec)
 	if err != nil {
 		return 0, err
@@ -111,6 +114,7 @@ func command(t *testing.T, spec Spec, env ...string) *exec.Cmd {
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^$")
 	cmd.Env = append(os.Environ(), append(env, childEnv+"="+string(text))...)
 	cmd.WaitDelay = time.Minute
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }
 
