@@ -206,7 +206,11 @@ func scenarioSave(s *Sandbox, out *os.File, stop bool) error {
 	if err := untilAsleep(s, 1); err != nil {
 		return err
 	}
-	return s.Save(out, stop)
+	if err := s.Save(out, stop); err != nil {
+		return err
+	}
+	fmt.Fprintln(os.Stderr, "saved")
+	return nil
 }
 
 // TestSaveAndRestore saves a program that waits for input, and lets it go on in another process.
@@ -231,23 +235,27 @@ c = socket.create_connection(("127.0.0.1", 7)); a, _ = l.accept(); c.send(b"lo")
 			if err != nil {
 				t.Fatal(err)
 			}
-			var out, errs bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &errs
+			var out bytes.Buffer
+			cmd.Stdout = &out
+			errs, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
+			}
+			said, err := bufio.NewReader(errs).ReadString('\n')
+			if err != nil || said != "saved\n" {
+				t.Fatalf("%q, %v", said, err)
 			}
 			after := func(line string) string { return line + " 3000000 113 kept tmp True\nb'lo'\n" }
 			want := "ready\n"
 			if scenario == "save on" {
-				// The input waits in the pipe: it must not be read before the state is saved.
-				for st, err := os.Stat(state); err != nil || st.Size() == 0; st, err = os.Stat(state) {
-					time.Sleep(time.Millisecond)
-				}
 				io.WriteString(in, "first\n")
 				want += after("first")
 			}
 			if err := cmd.Wait(); err != nil || out.String() != want {
-				t.Fatalf("%v, %q %q", err, out.String(), errs.String())
+				t.Fatalf("%v, %q", err, out.String())
 			}
 			got := run(t, spec, "second\n", restoreEnv+"="+state)
 			if got != (result{stdout: after("second")}) {

@@ -1,6 +1,7 @@
 package sentry
 
 import (
+	stdcontext "context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
 	"gvisor.dev/gvisor/pkg/sentry/inet"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
+	"gvisor.dev/gvisor/pkg/sentry/socket/netfilter"
 	"gvisor.dev/gvisor/pkg/sentry/socket/netstack"
 	sentrytime "gvisor.dev/gvisor/pkg/sentry/time"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
@@ -157,6 +159,9 @@ func (n *restoredNetwork) ConfigureNetwork(s inet.Stack) error {
 	if !ok {
 		return fmt.Errorf("the saved network stack is a %T", s)
 	}
+	if st.Stack.IPTables() == nil { // they are not saved
+		st.Stack.SetIPTables(netfilter.DefaultLinuxTables(st.Stack.Clock(), st.Stack.InsecureRNG()))
+	}
 	if err := configureLoopback(st); err != nil || n.spec.Net == NetNone {
 		return err
 	}
@@ -180,9 +185,11 @@ func (m *stackMaker) StateSave(sink state.Sink) {
 }
 
 // StateLoad implements state.SaverLoader.
-func (m *stackMaker) StateLoad(_ context.Context, source state.Source) {
+func (m *stackMaker) StateLoad(_ stdcontext.Context, source state.Source) {
 	source.Load(0, &m.clock)
 	source.Load(1, &m.ids)
 }
+
+var _ state.SaverLoader = (*stackMaker)(nil)
 
 func init() { state.Register((*stackMaker)(nil)) }
