@@ -23,6 +23,7 @@ type Context struct {
 
 	held      *vcpu // a vCPU with a runner that this context holds
 	recent    *vcpu // the last one it held
+	on        *vcpu // the one it ran on last: what others hold of it is old
 	permitted bool  // it holds a permit to look for requests
 	reload    bool  // the host changed more than a resumption in the stub can load
 	exitless  bool  // how it ran last
@@ -150,13 +151,13 @@ func (c *Context) runDirect(as *AddressSpace, r *ring0.Regs) Trap {
 // prepare readies a vCPU that is out of the VM for c: by an answer in the slot if it waits in the stub for that, else by
 // loading all registers.
 func (c *Context) prepare(v *vcpu, as *AddressSpace, r *ring0.Regs) error {
-	if v.inStub && v.last == c && v.space == as && !c.reload && plain(r) {
+	if v.inStub && v.last == c && c.on == v && v.space == as && !c.reload && plain(r) {
 		v.slot.Regs = *r
 		storeState(v.slot, ring0.SlotResume)
 		v.inStub = false
 		return nil
 	}
-	if v.last != c {
+	if c.on != v {
 		c.m.stats.migrations.Add(1)
 	}
 	if err := c.loadFP(v); err != nil {
@@ -165,7 +166,7 @@ func (c *Context) prepare(v *vcpu, as *AddressSpace, r *ring0.Regs) error {
 	if err := v.load(as, r); err != nil {
 		return err
 	}
-	v.last, c.reload = c, false
+	v.last, c.on, c.reload = c, v, false
 	return nil
 }
 

@@ -191,7 +191,7 @@ func (c *Context) takeHeld() error {
 	defer m.mu.Unlock()
 	take := -1
 	for i, v := range m.runners {
-		if v == c.recent && v.last == c {
+		if v == c.recent && v == c.on {
 			take = i
 			break
 		}
@@ -314,7 +314,7 @@ func (c *Context) runExitless(as *AddressSpace, r *ring0.Regs) Trap {
 
 // answer resumes a program that waits in the stub in the VM. false: it does not.
 func (c *Context) answer(v *vcpu, as *AddressSpace, r *ring0.Regs) bool {
-	if v.runner.job.Load() != jobRun || v.last != c || v.space != as || c.reload || !plain(r) {
+	if v.runner.job.Load() != jobRun || v.last != c || c.on != v || v.space != as || c.reload || !plain(r) {
 		return false
 	}
 	if loadState(v.slot) != ring0.SlotRequest {

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -234,7 +235,7 @@ func TestManyContexts(t *testing.T) {
 		for n := range 40 {
 			wg.Go(func() {
 				c := m.NewContext()
-				r := ring0.Regs{RIP: TinyCode, RSP: TinyStack - uint64(n)*4096, RDI: 0x0101010101010101 * uint64(n+1)}
+				r := ring0.Regs{RIP: TinyCode, RSP: TinyStack - uint64(n)*4096, RDI: 0x0101010101010101 * uint64(n+1), RSI: m.xcr0 & 0xE0}
 				for calls := 0; calls < 20; {
 					switch trap := c.Run(p.space, &r); {
 					case trap.Kind == Syscall && r.RAX == TinyClock:
@@ -264,6 +265,87 @@ func TestManyContexts(t *testing.T) {
 		if err := p.Close(); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// TestVectorsAcrossFaults lets contexts fault in the middle of vector code, with the host mapping the page then, and other contexts on
+// their vCPUs meanwhile.
+func TestVectorsAcrossFaults(t *testing.T) {
+	modes(t, func(t *testing.T, m *Machine) {
+		p, err := m.NewTiny(tinyprog.Code(tinyprog.Fill))
+		if err != nil {
+			t.Fatal(err)
+		}
+		deadline := time.Now().Add(*stress)
+		var wg sync.WaitGroup
+		for n := range uint64(8) {
+			wg.Go(func() {
+				c := m.NewContext()
+				page := 0x10000000 + n*4096
+				r := ring0.Regs{RIP: TinyCode, RSP: TinyStack - n*4096, RDI: page, RSI: 0x0101010101010101 * (n + 1)}
+				for calls := 0; time.Now().Before(deadline); {
+					switch trap := c.Run(p.space, &r); {
+					case trap.Kind == Exception && trap.Vector == VectorPF && trap.Addr == page:
+						if err := p.space.Map(page, Backing{Key: p, FD: p.fd}, 0x40000+n*4096, 4096, Rights{Write: true}, false); err != nil {
+							t.Error(err)
+						}
+					case trap.Kind == Syscall && r.RAX == TinyClock:
+						if err := p.space.Unmap(page, 4096); err != nil {
+							t.Error(err)
+						}
+						if calls++; calls%3 == 0 {
+							c.Sleep()
+						}
+					default:
+						t.Errorf("context %d: %+v, rax %d after %d calls", n, trap, r.RAX, calls)
+						return
+					}
+				}
+				if err := c.Release(); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestOldVCPU moves a context to and fro between vCPUs that all still hold it, stopped in the stub: only the last one's registers count.
+func TestOldVCPU(t *testing.T) {
+	modes(t, func(t *testing.T, m *Machine) {
+		p, c := program(t, m, tinyprog.Code(tinyprog.Tally)...)
+		r := ring0.Regs{RIP: TinyCode, RSP: TinyStack}
+		turns := make([]chan struct{}, 3)
+		for i := range turns {
+			turns[i] = make(chan struct{})
+		}
+		var wg sync.WaitGroup
+		for i, turn := range turns {
+			wg.Go(func() { // each has a thread, and with it a direct vCPU
+				runtime.LockOSThread()
+				next := turns[(i+1)%len(turns)]
+				defer close(next)
+				for range 100 {
+					if _, ok := <-turn; !ok {
+						return
+					}
+					for range i + 1 {
+						if trap := c.Run(p.space, &r); trap.Kind != Syscall || r.RAX != TinyClock {
+							t.Errorf("%+v, rax %d, %d calls", trap, r.RAX, r.RBX)
+							return
+						}
+					}
+					c.Sleep()
+					next <- struct{}{}
+				}
+				<-turn
+			})
+		}
+		turns[0] <- struct{}{}
+		wg.Wait()
 	})
 }
 

@@ -23,7 +23,10 @@ PROGRAM(·vectors, 5)
 PROGRAM(·scribble, 6)
 PROGRAM(·switch, 7)
 PROGRAM(·copy, 8)
-GLOBL ·table(SB), NOPTR, $72
+PROGRAM(·read, 9)
+PROGRAM(·fill, 10)
+PROGRAM(·tally, 11)
+GLOBL ·table(SB), NOPTR, $96
 
 // hello writes a line and exits with the length that was written.
 TEXT ·hello(SB), NOSPLIT|NOFRAME, $0-0
@@ -97,17 +100,37 @@ again:
 	SYS(EXIT)
 	END
 
-// spin counts in RBX for ever, with the vector state that the caller gave: it exits with 1 if YMM7 is not RDI in each half.
+// spin counts in RBX for ever and exits with 1 if a vector register has changed: YMM7 and, with RSI not 0, ZMM20 hold RDI in each quarter, YMM0 and
+// ZMM16 hold zeros; each only for a while, so that there are many combinations of components in use.
 TEXT ·spin(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ DI, X1
 	VPBROADCASTQ X1, Y7
+	VPXOR Y0, Y0, Y0
+	TESTQ SI, SI
+	JZ   again
+	VPBROADCASTQ X1, Z20
+	VPXORQ Z16, Z16, Z16
 again:
 	INCQ BX
-	VPBROADCASTQ X1, Y0
-	VPCMPEQQ Y0, Y7, Y2
+	VPBROADCASTQ X1, Y2
+	VPCMPEQQ Y2, Y7, Y2
 	VPMOVMSKB Y2, AX
 	CMPL AX, $-1
 	JNE  bad
+	VPTEST Y0, Y0
+	JNZ  bad
+	TESTQ SI, SI
+	JZ   next
+	VPBROADCASTQ X1, Z21
+	VPCMPEQQ Z21, Z20, K1
+	KMOVB K1, AX
+	CMPL AX, $0xFF
+	JNE  bad
+	VPTESTMQ Z16, Z16, K2
+	KMOVB K2, AX
+	TESTL AX, AX
+	JNZ  bad
+next:
 	TESTL $0xFFFF, BX
 	JNZ  again
 	SYS(CLOCK)
@@ -194,5 +217,59 @@ TEXT ·copy(SB), NOSPLIT|NOFRAME, $0-0
 	CLD
 	REP; MOVSB
 	XORL DI, DI
+	SYS(EXIT)
+	END
+
+// read exits with the 64-bit number at RDI.
+TEXT ·read(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ (DI), DI
+	SYS(EXIT)
+	END
+
+// fill zeroes the page at RDI with a vector register that held RSI just before, and exits with 1 if something else is in the page then; else it makes a
+// system call and does it again.
+TEXT ·fill(SB), NOSPLIT|NOFRAME, $0-0
+	MOVQ DI, R8
+again:
+	MOVQ SI, X0
+	PUNPCKLQDQ X0, X0
+	MOVOU X0, -16(SP)
+	PXOR X0, X0
+	MOVQ R8, R9
+	MOVL $256, CX
+store:
+	MOVOU X0, (R9)
+	ADDQ $16, R9
+	DECL CX
+	JNZ  store
+	MOVQ R8, R9
+	MOVL $512, CX
+check:
+	CMPQ (R9), $0
+	JNE  bad
+	ADDQ $8, R9
+	DECL CX
+	JNZ  check
+	SYS(CLOCK)
+	JMP  again
+bad:
+	MOVL $1, DI
+	SYS(EXIT)
+	END
+
+// tally counts its system calls in RBX and in XMM0, and exits with 1 when the two differ.
+TEXT ·tally(SB), NOSPLIT|NOFRAME, $0-0
+	XORL BX, BX
+	PXOR X0, X0
+	MOVL $1, AX
+	MOVQ AX, X1
+again:
+	SYS(CLOCK)
+	INCQ BX
+	PADDQ X1, X0
+	MOVQ X0, AX
+	CMPQ AX, BX
+	JEQ  again
+	MOVL $1, DI
 	SYS(EXIT)
 	END

@@ -21,6 +21,9 @@ const (
 	Scribble
 	Switch
 	Copy
+	Read
+	Fill
+	Tally
 	count
 )
 
