@@ -13,10 +13,10 @@ BENCH_FLAGS ?=
 
 # The rooms that drive KVM: their tests also run in the svm lane. Not vcpu/complete: it has no KVM, and holds the real CPU
 # against its results, which an emulated one is not.
-SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/...
+SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./guestkernel ./guestkernel/ring0 ./guestkernel/pagetable
 SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio
 # The rooms with more than one goroutine.
-RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svmlane
+RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svmlane ./guestkernel
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
