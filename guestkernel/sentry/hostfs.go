@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/lisafs"
@@ -31,8 +32,22 @@ type fileServer struct {
 	config fsgofer.Config
 }
 
+// dentryCache is how many host files the Sentry keeps open for no other reason than that they may be asked for again: a quarter of
+// what the process may open, within bounds.
+var dentryCache = sync.OnceValue(func() error {
+	limits, err := hostLimits()
+	if err != nil {
+		return err
+	}
+	gofer.SetDentryCacheSize(int(min(max(limits[0].Cur/4, 256), 8192)))
+	return nil
+})
+
 // newFileServer makes a server without a directory.
 func newFileServer() (*fileServer, error) {
+	if err := dentryCache(); err != nil {
+		return nil, err
+	}
 	if err := fsgofer.OpenProcSelfFD("/proc/self/fd"); err != nil {
 		return nil, err
 	}

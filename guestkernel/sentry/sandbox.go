@@ -7,6 +7,7 @@ import (
 	"os"
 	"path"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"gvisor.dev/gvisor/pkg/abi/linux"
@@ -41,6 +42,8 @@ type Sandbox struct {
 	execs    map[int]*program // by PID, until they have been waited for
 	paused   bool
 	closed   bool
+
+	outOfMemory atomic.Bool
 }
 
 // New builds a sandbox: nothing of the guest has run, and the process is not yet confined.
@@ -171,6 +174,14 @@ func (s *Sandbox) Start() error {
 		return fmt.Errorf("starting the Sentry kernel: %w", err)
 	}
 	s.first = p
+	if s.spec.Memory != 0 {
+		ended := make(chan struct{})
+		go func() {
+			p.tg.WaitExited()
+			close(ended)
+		}()
+		go s.guardMemory(ended)
+	}
 	return nil
 }
 

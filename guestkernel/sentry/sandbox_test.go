@@ -230,6 +230,17 @@ func TestLimits(t *testing.T) {
 	want(t, spec, "", result{stdout: "33\n44\n"})
 }
 
+func TestMemoryLimit(t *testing.T) {
+	spec := native("python3", "-c", "x = bytearray(b'x') * (1 << 20); print('small'); import sys; sys.stdout.flush()\nl = []\nwhile True: l.append(bytearray(b'y') * (8 << 20))")
+	spec.Memory = 256 << 20
+	if got := run(t, spec, ""); got != (result{stdout: "small\n", code: 137}) {
+		t.Fatalf("%+v", got)
+	}
+	spec = shell("head -1 /proc/meminfo")
+	spec.Memory = 256 << 20
+	want(t, spec, "", result{stdout: "MemTotal:         262144 kB\n"})
+}
+
 func TestStartErrors(t *testing.T) {
 	for name, spec := range map[string]Spec{
 		"no program":        {},

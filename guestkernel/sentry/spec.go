@@ -79,8 +79,9 @@ type Spec struct {
 
 	Net Net
 
-	Memory uint64 // bytes of guest memory before allocation fails; 0: what the host has
-	CPUs   int    // CPUs the guest sees; 0: the host's
+	// Memory is what the guest is told it has, in bytes; it is killed soon after it takes more (see OutOfMemory). 0: what the host has.
+	Memory uint64
+	CPUs   int // CPUs the guest sees; 0: the host's
 
 	TTY     bool // Files[0] is a terminal and becomes the controlling one of the first program
 	Rlimits []Rlimit
