@@ -19,6 +19,7 @@ type Options struct {
 	Qenex string // program measured as QENEX; "" is this program
 	QEMU  string // "" is qemu-system-x86_64
 	Gokvm string // "" is gokvm
+	Runsc string // "" is one of the version that Qenex contains, built by the Go command into the cache
 	Guest string // directory of the artefacts of guest/build.sh; "" is where that puts them
 
 	Peers       []string // of PeerNames; none is all
@@ -34,7 +35,15 @@ type Options struct {
 }
 
 // ExperimentNames are the values of Options.Experiments.
-var ExperimentNames = []string{"start", "ports", "mmio", "boot", "user", "large"}
+// "native" is all that begins with it: Linux programs as they are run by the host, by QENEX's native guests, by gVisor and
+// in a Linux guest.
+var ExperimentNames = []string{
+	"start", "ports", "mmio", "boot", "user", "large", "native", "native.hello", "native.getpid", "native.touch", "native.pipe",
+	"native.forks", "native.python", "native.gcc", "native.sha256", "native.threads", "native.idle",
+}
+
+// nativePrefix begins the names of the experiments with Linux programs.
+const nativePrefix = "native."
 
 const (
 	mib    = 1 << 20
@@ -113,13 +122,21 @@ func Run(ctx context.Context, o Options, w io.Writer) (Table, error) {
 	}
 	t := Table{Host: describeHost(ctx, quick.SoftwareKVM, peers)}
 	m := &meter{files: files, soft: quick.SoftwareKVM, limit: o.Limit, exits: o.Exits}
-	for _, e := range m.experiments(&o) {
-		if len(o.Experiments) > 0 && !slices.Contains(o.Experiments, e.name) {
-			continue
+	if err := t.measure(ctx, &o, m.experiments(&o), peers); err != nil {
+		return t, err
+	}
+	if o.wantsPrograms() {
+		experiments, runners, err := m.programExperiments(ctx, &o, dir)
+		if err != nil {
+			return t, fmt.Errorf("bench: prepare programs: %w", err)
 		}
-		t.Rows = append(t.Rows, e.run(ctx, peers, o.Progress)...)
-		if err := ctx.Err(); err != nil {
-			return t, fmt.Errorf("bench: %w", context.Cause(ctx))
+		var peers []peer
+		for _, r := range runners {
+			peers = append(peers, r.peer)
+		}
+		t.Host.noteVersions(ctx, peers)
+		if err := t.measure(ctx, &o, experiments, peers); err != nil {
+			return t, err
 		}
 	}
 	t.Host.LoadAfter = loadAverage()
@@ -127,6 +144,29 @@ func Run(ctx context.Context, o Options, w io.Writer) (Table, error) {
 		return t, t.WriteJSON(w)
 	}
 	return t, t.WriteMarkdown(w)
+}
+
+func (o *Options) wants(experiment string) bool {
+	return len(o.Experiments) == 0 || slices.Contains(o.Experiments, experiment) ||
+		strings.HasPrefix(experiment, nativePrefix) && slices.Contains(o.Experiments, "native")
+}
+
+func (o *Options) wantsPrograms() bool {
+	return slices.ContainsFunc(ExperimentNames, func(e string) bool { return strings.HasPrefix(e, nativePrefix) && o.wants(e) })
+}
+
+// measure adds the rows of the experiments that are wanted.
+func (t *Table) measure(ctx context.Context, o *Options, experiments []experiment, peers []peer) error {
+	for _, e := range experiments {
+		if !o.wants(e.name) {
+			continue
+		}
+		t.Rows = append(t.Rows, e.run(ctx, peers, o.Progress)...)
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("bench: %w", context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // probeKVM says what KVM this is. An undecided SYSCALL probe does not matter here.

@@ -26,12 +26,18 @@ func describeHost(ctx context.Context, soft bool, peers []peer) Host {
 			break
 		}
 	}
+	h.noteVersions(ctx, peers)
+	return h
+}
+
+// noteVersions asks peers what they are.
+func (h *Host) noteVersions(ctx context.Context, peers []peer) {
 	for _, p := range peers {
 		if info, err := buildinfo.ReadFile(p.path); err == nil && p.name == gokvmName {
 			h.Versions[p.name] = info.Main.Path + " " + info.Main.Version
 		}
 	}
-	flag := map[string]string{qenexName: "version", microvmName: "--version", pcName: "--version"}
+	flag := map[string]string{qenexName: "version", microvmName: "--version", pcName: "--version", linuxName: "--version", systrapName: "--version", ptraceName: "--version"}
 	for _, p := range peers {
 		if flag[p.name] == "" || p.missing != "" {
 			continue
@@ -43,7 +49,6 @@ func describeHost(ctx context.Context, soft bool, peers []peer) Host {
 			h.Versions[p.name] = strings.Map(printable, line)
 		}
 	}
-	return h
 }
 
 // loadAverage returns the three averages of /proc/loadavg.

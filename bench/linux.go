@@ -25,6 +25,7 @@ type artefacts struct {
 	first, ports, mmio string // test guests
 	kernel, user       string // as guest/build.sh made them, "" when they are missing
 	patched, trap      string // kernel without its INT3 self-test, and an initramfs whose init is trapInit
+	program            string // an initramfs whose init is the program that measures
 }
 
 // selfTest is the kernel function that runs INT3, which a software KVM cannot do and only QENEX completes.

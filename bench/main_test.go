@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -38,6 +39,14 @@ func fakeMonitor() {
 		fmt.Println("fake 1")
 		return
 	case "run":
+		if os.Args[2] == "--" { // a Linux program
+			path, err := exec.LookPath(os.Args[3])
+			if err == nil {
+				err = unix.Exec(path, os.Args[3:], os.Environ())
+			}
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(127)
+		}
 		kernel := os.Args[slices.Index(os.Args, "--kernel")+1]
 		fmt.Printf("%c", markFirst)
 		switch filepath.Base(kernel) {

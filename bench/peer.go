@@ -34,7 +34,19 @@ const (
 )
 
 // PeerNames are the values of Options.Peers.
-var PeerNames = []string{qenexName, microvmName, pcName, gokvmName}
+var PeerNames = []string{qenexName, microvmName, pcName, gokvmName, nativeName, systrapName, ptraceName, linuxName}
+
+const (
+	// microvmMachine is what QEMU's own documentation advises for microvm: no option ROMs, MP table, only the devices needed.
+	microvmMachine = "microvm,acpi=off,x-option-roms=off"
+	// softCPU is for a software KVM: without its changes QEMU gives up, or the guest needs what that KVM lacks.
+	softCPU = "host,-arch-capabilities,-cx16"
+)
+
+var kvmError = []fatal{
+	{"KVM internal error. Suberror: 1", "KVM cannot emulate one of the guest's instructions, and QEMU stops the guest"},
+	{"KVM internal error", "KVM internal error, and QEMU stops the guest"},
+}
 
 func (o *Options) peers(soft bool) ([]peer, error) {
 	for _, name := range o.Peers {
@@ -44,15 +56,10 @@ func (o *Options) peers(soft bool) ([]peer, error) {
 	}
 	cpu := "host"
 	if soft {
-		cpu = "host,-arch-capabilities,-cx16" // without these QEMU gives up, or the guest needs what this KVM lacks
+		cpu = softCPU
 	}
-	// What QEMU's own documentation advises for microvm: no option ROMs, MP table, only the devices needed.
-	microvm := func(j job) []string { return qemuArgs("microvm,acpi=off,x-option-roms=off", cpu, j) }
+	microvm := func(j job) []string { return qemuArgs(microvmMachine, cpu, j) }
 	pc := func(j job) []string { return qemuArgs("pc", cpu, j) }
-	kvmError := []fatal{
-		{"KVM internal error. Suberror: 1", "KVM cannot emulate one of the guest's instructions, and QEMU stops the guest"},
-		{"KVM internal error", "KVM internal error, and QEMU stops the guest"},
-	}
 	gokvmError := []fatal{
 		{"EXITINTERNALERROR", "KVM cannot emulate one of the guest's instructions, and gokvm ends the vCPU"},
 		{"EXITMMIO", "gokvm ends the vCPU at an MMIO exit"},

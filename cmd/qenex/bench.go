@@ -13,8 +13,8 @@ import (
 )
 
 type benchCmd struct {
-	Peers       []string      `placeholder:"NAME" help:"Only these: qenex, qemu-microvm, qemu-pc, gokvm."`
-	Experiments []string      `placeholder:"NAME" help:"Only these: start, ports, mmio, boot, user, large."`
+	Peers       []string      `placeholder:"NAME" help:"Only these: qenex, qemu-microvm, qemu-pc, gokvm; of Linux programs native, qenex, runsc-systrap, runsc-ptrace, linux-qemu."`
+	Experiments []string      `placeholder:"NAME" help:"Only these: start, ports, mmio, boot, user, large, native."`
 	Runs        int           `default:"7" placeholder:"N" help:"Runs of a test guest for each peer (default: ${default})."`
 	BootRuns    int           `default:"3" placeholder:"N" help:"Runs of a Linux guest for each peer (default: ${default})."`
 	Limit       time.Duration `default:"2m" placeholder:"TIME" help:"Time for one process to get where it should (default: ${default})."`

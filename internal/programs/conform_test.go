@@ -4,6 +4,8 @@ import (
 	_ "embed"
 	"strings"
 	"testing"
+
+	"github.com/qenex/qenex-kernel/internal/cc"
 )
 
 //go:embed differences.txt
@@ -58,7 +60,7 @@ func compareChecks(t *testing.T, program string, least int) {
 
 // TestConform holds the results of many small system calls in a guest against native ones.
 func TestConform(t *testing.T) {
-	compareChecks(t, needC(t, "conform", Static), 560)
+	compareChecks(t, needC(t, "conform", cc.Static), 560)
 }
 
 // TestDifferencesAreReal keeps the list to behaviours that exist.

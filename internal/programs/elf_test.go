@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/qenex/qenex-kernel/internal/cc"
 )
 
 // Offsets in the header and the program headers of a 64-bit ELF file; elf(5).
@@ -77,7 +79,7 @@ func mutants(good []byte) []mutant {
 // makeMutants writes mutants of a static program to a directory and returns it.
 func makeMutants(t *testing.T) (dir string, paths []string) {
 	t.Helper()
-	good, err := os.ReadFile(needC(t, "hello", Static))
+	good, err := os.ReadFile(needC(t, "hello", cc.Static))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/internal/cc"
 )
 
 // TestEscape gives a guest a root of its own and has it try everything to reach what is outside.
@@ -20,7 +22,7 @@ func TestEscape(t *testing.T) {
 	for _, d := range []string{root, root + "/tmp", root + "/mnt", root + "/proc", shared} {
 		mustDo(t, os.Mkdir(d, 0o755))
 	}
-	program, err := os.ReadFile(needC(t, "escape", Static))
+	program, err := os.ReadFile(needC(t, "escape", cc.Static))
 	mustDo(t, err)
 	mustDo(t, os.WriteFile(root+"/escape", program, 0o755))
 	mustDo(t, os.WriteFile(root+"/file", []byte("as it was"), 0o644))

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/internal/cc"
 )
 
 // hostileEnv is what tells the hostile program that it may begin.
@@ -27,7 +29,7 @@ type witness struct {
 
 func startWitness(t *testing.T, g Runner) *witness {
 	t.Helper()
-	argv := g.argv(Program{Args: []string{needC(t, "hostile", Static), "witness"}})
+	argv := g.argv(Program{Args: []string{needC(t, "hostile", cc.Static), "witness"}})
 	w := &witness{cmd: exec.Command(argv[0], argv[1:]...)}
 	w.cmd.Env = hostileEnv()
 	w.cmd.Stderr = os.Stderr
@@ -90,7 +92,7 @@ func contained(t *testing.T, what string, r Result) {
 // it must not notice.
 func TestHostilePrograms(t *testing.T) {
 	g := guest(t)
-	path := needC(t, "hostile", Static)
+	path := needC(t, "hostile", cc.Static)
 	other := startWitness(t, g)
 	ownEnd := map[string]int{"stack": 128 + int(unix.SIGSEGV)} // what is not 0 is the program's own death
 	for _, what := range []string{
@@ -117,7 +119,7 @@ func TestHostilePrograms(t *testing.T) {
 // TestHostileMemory has a guest take more memory than it was given.
 func TestHostileMemory(t *testing.T) {
 	g := onlyQenex(t)
-	path := needC(t, "hostile", Static)
+	path := needC(t, "hostile", cc.Static)
 	other := startWitness(t, g)
 	before := available(t)
 	r := run(t, g, Program{Args: []string{path, "memory"}, Env: hostileEnv(), Flags: []string{"--mem", "96M"}})
@@ -151,7 +153,7 @@ func available(t *testing.T) uint64 {
 // TestHostileForksWithoutEnd ends a fork bomb by the guest's time limit.
 func TestHostileForksWithoutEnd(t *testing.T) {
 	g := onlyQenex(t)
-	path := needC(t, "hostile", Static)
+	path := needC(t, "hostile", cc.Static)
 	other := startWitness(t, g)
 	r := run(t, g, Program{Args: []string{path, "forks-without-end"}, Env: hostileEnv(), Flags: []string{"--timeout", "2s", "--mem", "1G"}})
 	contained(t, "forks without end", r)
@@ -165,7 +167,7 @@ func TestHostileForksWithoutEnd(t *testing.T) {
 func TestMalformedELF(t *testing.T) {
 	g := guest(t)
 	dir, paths := makeMutants(t)
-	r := run(t, g, Program{Args: []string{needC(t, "hostile", Static), "execs"}, Env: hostileEnv("HOSTILE_DIR=" + dir), Limit: 5 * time.Minute})
+	r := run(t, g, Program{Args: []string{needC(t, "hostile", cc.Static), "execs"}, Env: hostileEnv("HOSTILE_DIR=" + dir), Limit: 5 * time.Minute})
 	contained(t, "execs", r)
 	if want := fmt.Sprintf("%d tried\nsurvived\n", len(paths)); r.Stdout != want || r.Code != 0 {
 		t.Errorf("want %q, got %v", want, r)
@@ -187,7 +189,7 @@ func TestMalformedELF(t *testing.T) {
 // TestKilledAtRandomMoments kills QENEX with SIGKILL while its guest works: nothing may stay, and the next guest starts.
 func TestKilledAtRandomMoments(t *testing.T) {
 	g := guest(t)
-	path := needC(t, "hostile", Static)
+	path := needC(t, "hostile", cc.Static)
 	rng := rand.New(rand.NewPCG(3, 4))
 	for i := range 12 {
 		what := []string{"forks", "threads", "own-mappings", "maps"}[i%4]
@@ -198,7 +200,7 @@ func TestKilledAtRandomMoments(t *testing.T) {
 			t.Errorf("%s killed after %v: %d processes are left", what, limit, r.Left)
 		}
 	}
-	if r := run(t, g, Program{Args: []string{needC(t, "hello", Static)}}); r != (Result{Stdout: "hello\n"}) {
+	if r := run(t, g, Program{Args: []string{needC(t, "hello", cc.Static)}}); r != (Result{Stdout: "hello\n"}) {
 		t.Errorf("after all that, hello: %v", r)
 	}
 }

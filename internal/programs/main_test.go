@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/qenex/qenex-kernel/internal/cc"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
 )
 
@@ -57,7 +58,7 @@ func onlyQenex(t testing.TB) Runner {
 func needC(t testing.TB, name string, flags ...string) string {
 	t.Helper()
 	path, err := C(t.Context(), name, flags...)
-	if errors.Is(err, ErrNoCompiler) && os.Getenv("QENEX_REQUIRE_GUEST") != "1" {
+	if errors.Is(err, cc.ErrNoCompiler) && os.Getenv("QENEX_REQUIRE_GUEST") != "1" {
 		t.Skipf("NOT TESTED: %v", err)
 	}
 	if err != nil {

@@ -8,17 +8,19 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/qenex/qenex-kernel/internal/cc"
 )
 
 // TestStressPrograms runs guests side by side, what they do chosen at random, for as long as -stress says, and
 // holds every result against the native one. At the end nothing may be left of them: processes, descriptors, memory.
 func TestStressPrograms(t *testing.T) {
 	g := guest(t)
-	hostile := needC(t, "hostile", Static)
-	hard, conform := needC(t, "hard", Static), needC(t, "conform", Static)
+	hostile := needC(t, "hostile", cc.Static)
+	hard, conform := needC(t, "hard", cc.Static), needC(t, "conform", cc.Static)
 	dir := t.TempDir()
 	jobs := []stressJob{
-		{Program: Program{Args: []string{needC(t, "hello", Static)}}},
+		{Program: Program{Args: []string{needC(t, "hello", cc.Static)}}},
 		{Program: Program{Args: []string{needC(t, "hello")}}},
 		{Program: Program{Args: []string{needGo(t, "./internal/programs/goload")}}},
 		{Program: Program{Args: []string{hard, "avx_across_signals", "avx512_across_fork", "control_words_per_thread"}}},
