@@ -132,7 +132,7 @@ func newKernel(spec *Spec) (k *kernel.Kernel, b *backend, gateway *usernet.Gatew
 	}
 	k.Platform = b
 	if err := k.Init(kernel.InitKernelArgs{
-		FeatureSet:           cpuid.HostFeatureSet().Fixed(),
+		FeatureSet:           cpuid.HostFeatureSet(), // fixed already
 		Timekeeper:           tk,
 		RootUserNamespace:    userns,
 		RootNetworkNamespace: netns,
