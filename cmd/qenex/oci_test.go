@@ -324,6 +324,41 @@ func TestFailedCreate(t *testing.T) {
 	r.fails("invalid container ID", "create", "--bundle", makeBundle(t, "true", nil), "../a")
 }
 
+// TestCheckpoint saves a container and runs it on twice: once in its place, once beside itself.
+func TestCheckpoint(t *testing.T) {
+	r := newRuntime(t)
+	dir := makeBundle(t, `x=$RANDOM$RANDOM; echo $x; trap 'echo kept $x; exit 5' TERM; while :; do sleep 0.1; done`, nil)
+	pid, out := r.create(dir, "a")
+	r.must("start", "a")
+	line, err := out.ReadString('\n')
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved := t.TempDir()
+	r.must("checkpoint", "--image-path", saved, "--leave-running", "a")
+	if s := r.status("a"); s != "running" {
+		t.Errorf("status %q after --leave-running", s)
+	}
+	r.must("checkpoint", "--image-path", saved, "a")
+	if _, err := io.ReadAll(out); err != nil { // its end
+		t.Fatal(err)
+	}
+	if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.must("delete", "a")
+	for _, id := range []string{"a", "b"} {
+		pid, out := r.detached("restore", "--bundle", dir, "--image-path", saved, "--detach", id)
+		if s := r.status(id); s != "running" {
+			t.Errorf("status %q after restore", s)
+		}
+		r.must("kill", id, "TERM")
+		r.expect(out, "kept "+strings.TrimSpace(line))
+		r.wait(pid, 5)
+	}
+	r.fails("checkpoint", "restore", "--bundle", dir, "--image-path", t.TempDir(), "--detach", "c")
+}
+
 // TestConsole takes the terminal of a container from a console socket, as containerd does.
 func TestConsole(t *testing.T) {
 	r := newRuntime(t)
