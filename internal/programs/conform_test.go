@@ -4,6 +4,7 @@ import (
 	_ "embed"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/qenex/qenex-kernel/internal/cc"
 )
@@ -20,7 +21,7 @@ func compareChecks(t *testing.T, program string, least int) {
 		t.Fatal(err)
 	}
 	g := guest(t)
-	native, guest := run(t, Native(), Program{Args: []string{program}}), run(t, g, Program{Args: []string{program}})
+	native, guest := run(t, Native(), Program{Args: []string{program}}), run(t, g, Program{Args: []string{program}, Limit: 15 * time.Minute})
 	if native.Code != 0 || native.Stderr != "" {
 		t.Fatalf("the native run is not good: %v", native)
 	}

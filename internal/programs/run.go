@@ -20,7 +20,7 @@ type Program struct {
 	Dir   string   // working directory
 	Env   []string // the whole environment; nil is Env
 	Stdin string
-	Limit time.Duration // after which it is killed; 0 is 2 minutes
+	Limit time.Duration // after which it is killed; 0 is 5 minutes
 	Flags []string      // of qenex run; nothing to a native run
 	Files []*os.File    // handed down as descriptors 3 and up
 }
@@ -94,7 +94,7 @@ func (r Runner) Run(ctx context.Context, p Program) (Result, error) {
 	}
 	limit := p.Limit
 	if limit == 0 {
-		limit = 2 * time.Minute
+		limit = 5 * time.Minute
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
