@@ -102,7 +102,9 @@ var plainCalls = []int{
 	unix.SYS_PREADV2, unix.SYS_PWRITEV2, unix.SYS_LSEEK, unix.SYS_CLOSE, unix.SYS_DUP, unix.SYS_DUP3, unix.SYS_FCNTL, unix.SYS_FSTAT, unix.SYS_FSTATFS,
 	unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_SYNC_FILE_RANGE, unix.SYS_FTRUNCATE, unix.SYS_FALLOCATE, unix.SYS_FCHMOD, unix.SYS_FCHOWN,
 	unix.SYS_GETDENTS64, unix.SYS_FGETXATTR, unix.SYS_FSETXATTR, unix.SYS_FLISTXATTR, unix.SYS_FREMOVEXATTR, unix.SYS_POLL, unix.SYS_PPOLL,
-	unix.SYS_FADVISE64, unix.SYS_OPENAT2,
+	unix.SYS_FADVISE64,
+	// By path, as the file server asks for what it has open without the right to read it: symbolic links first of all.
+	unix.SYS_OPENAT2, unix.SYS_LGETXATTR, unix.SYS_LLISTXATTR,
 	// Open sockets: passed files, the file server's connection, a control socket.
 	unix.SYS_ACCEPT4, unix.SYS_SENDMSG, unix.SYS_RECVMSG, unix.SYS_SENDMMSG, unix.SYS_RECVMMSG, unix.SYS_SHUTDOWN, unix.SYS_GETSOCKOPT,
 	unix.SYS_GETSOCKNAME, unix.SYS_GETPEERNAME, unix.SYS_SENDTO, unix.SYS_RECVFROM,
