@@ -38,7 +38,8 @@ func (c *manCmd) Run(k *kong.Kong) error {
 	for _, e := range exitCodes {
 		fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(e.code), roff(e.what))
 	}
-	b.WriteString(".SH FILES\n.TP\n.I /dev/kvm\nThe KVM device.\n.TP\n.I ~/.cache/qenex\nGuest kernels and initial RAM disks made by make guest.\n")
+	b.WriteString(".SH FILES\n.TP\n.I /dev/kvm\nThe KVM device.\n.TP\n.I ~/.cache/qenex\nGuest kernels and initial RAM disks made by make guest; in images, container images unpacked by qenex run \\-\\-rootfs.\n" +
+		".TP\n.I /run/qenex\nThe state of containers, one directory each; for users other than root $XDG_RUNTIME_DIR/qenex.\n")
 	_, err := io.WriteString(k.Stdout, b.String())
 	return err
 }

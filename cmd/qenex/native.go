@@ -117,10 +117,10 @@ func (c *runCmd) spec() (spec sentry.Spec, err error) {
 			return spec, fmt.Errorf("--cpus: %d CPUs; give at least 1", spec.CPUs)
 		}
 	}
-	spec.TTY = isTerminal(0)
+	spec.TTY = inForeground(0)
 	if c.TTY != nil {
 		if *c.TTY && !spec.TTY {
-			return spec, errors.New("--tty: standard input is no terminal")
+			return spec, errors.New("--tty: standard input is no terminal, or this is a job in its background")
 		}
 		spec.TTY = *c.TTY
 	}

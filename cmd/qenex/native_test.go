@@ -156,6 +156,22 @@ func images(t *testing.T, root string, config v1.Config) (layoutDir, archive str
 	return layoutDir, archive
 }
 
+// TestStaticBinary builds the command as make does, and wants it to need nothing of the machine it runs on.
+func TestStaticBinary(t *testing.T) {
+	if testing.Short() {
+		t.Skip("builds the command")
+	}
+	p := filepath.Join(t.TempDir(), "qenex")
+	cmd := exec.Command("go", "build", "-trimpath", "-o", p, ".")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if !static(p) {
+		t.Error("the binary is not static")
+	}
+}
+
 // TestHostPrograms runs programs on the host's files and compares everything that a shell could see.
 func TestHostPrograms(t *testing.T) {
 	kvmtest.Open(t)

@@ -38,7 +38,7 @@ type ociFlags struct {
 	Root          string `placeholder:"DIR" help:"Directory of the containers' state (default: /run/qenex for root, qenex in XDG_RUNTIME_DIR for others)."`
 	Log           string `placeholder:"FILE" help:"Append errors and warnings to FILE."`
 	LogFormat     string `default:"text" enum:"text,json" placeholder:"FORMAT" help:"Form of --log: text or json."`
-	SystemdCgroup bool   `help:"Accepted, without effect: see linux.cgroupsPath in the manual."`
+	SystemdCgroup bool   `help:"Accepted, without effect: containers are put into no cgroup."`
 	Rootless      string `hidden:""`
 	Criu          string `hidden:""`
 	DebugLog      bool   `name:"debug" hidden:""`

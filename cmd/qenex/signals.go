@@ -39,6 +39,15 @@ func forward(ch <-chan os.Signal, f func(syscall.Signal)) {
 
 func isTerminal(fd int) bool { return terminal.IsTerminal(fd) }
 
+// inForeground tells whether fd is a terminal that this process may use as it likes: a job in the background must leave its settings alone.
+func inForeground(fd int) bool {
+	if !isTerminal(fd) {
+		return false
+	}
+	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP) // it fails for a terminal that is not the controlling one
+	return err != nil || group == unix.Getpgrp()
+}
+
 // keptTerminal is the settings that a terminal is to have again. The program has the terminal itself and sets it as it likes: a line
 // discipline before it would be one too many.
 type keptTerminal struct{ old *unix.Termios }
