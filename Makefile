@@ -49,11 +49,12 @@ test-quantum: ## run the tests of the quantum process scheduler (build tag quant
 test-ai: ## run the tests of the learning parts (build tag ai)
 	packaging/test-tagged ai 'the AI memory manager and fault diagnosis'
 
-stress-test: guest ## loop boots, kicks, pauses and resets for STRESS_TIME under the race detector
+stress-test: guest ## loop boots, kicks, pauses and resets for STRESS_TIME under the race detector, then native guests
 	@$(GO) test -list '^TestStress' ./vmm | grep -q '^TestStress' || { echo 'there is no stress test in ./vmm' >&2; exit 1; }
 	$(GO) test -race -count=1 -v -timeout 0 -run '^TestStress' ./vmm -stress $(STRESS_TIME)
+	$(GO) test -count=1 -v -timeout 0 -run '^TestStressPrograms$$' ./internal/programs -stress $(STRESS_TIME)
 
-bench: build guest ## measure QENEX beside QEMU and gokvm
+bench: build guest ## measure QENEX beside QEMU and gokvm, its native guests beside gVisor
 	$(GO) build -o bin/gokvm github.com/bobuhiro11/gokvm
 	bin/qenex bench --gokvm bin/gokvm $(BENCH_FLAGS)
 

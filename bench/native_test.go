@@ -3,6 +3,7 @@ package bench
 import (
 	"bytes"
 	"context"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -84,4 +85,22 @@ func TestTree(t *testing.T) {
 	if _, err := proportional(cmd.Process.Pid); err == nil {
 		t.Error("memory of a process that has ended")
 	}
+}
+
+// Whatever a guest prints, figures come back positive, finite and as many as asked for, or not at all.
+func FuzzFigures(f *testing.F) {
+	for _, seed := range []string{"", "figure: 1\nfigure: 2\n", "figure: 1e308\nfigure: 1e-308\n", "figure: 0x1p-2\nfigure: +3\r\n", "figure: \x00\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, out string) {
+		got, err := figures(out, 2, 1)
+		if err == nil && len(got) != 2 {
+			t.Fatalf("%v", got)
+		}
+		for _, v := range got {
+			if !(v > 0 && v <= math.MaxFloat64) {
+				t.Fatalf("%v", got)
+			}
+		}
+	})
 }
