@@ -105,6 +105,9 @@ func (m *mounter) mountAll() (*vfs.MountNamespace, error) {
 			return nil, fmt.Errorf("mounting /etc/resolv.conf: %w", err)
 		}
 	}
+	if err := m.setSysctls(); err != nil {
+		return nil, err
+	}
 	for _, p := range m.spec.MaskedPaths {
 		if err := m.mask(p); err != nil {
 			return nil, fmt.Errorf("hiding %s: %w", p, err)

@@ -78,9 +78,6 @@ func (spec *Spec) check() error {
 			return fmt.Errorf("mount point %q is not an absolute path", m.Target)
 		}
 	}
-	if len(spec.Sysctl) != 0 {
-		return errors.New("no sysctl can be set")
-	}
 	for i, def := range [3]*os.File{os.Stdin, os.Stdout, os.Stderr} {
 		if spec.Files[i] == nil {
 			spec.Files[i] = def

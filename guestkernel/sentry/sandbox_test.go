@@ -230,6 +230,12 @@ func TestLimits(t *testing.T) {
 	want(t, spec, "", result{stdout: "33\n44\n"})
 }
 
+func TestSysctl(t *testing.T) {
+	spec := shell("cat /proc/sys/net/ipv4/tcp_sack")
+	spec.Sysctl = map[string]string{"net.ipv4.tcp_sack": "0", "net.ipv4.ping_group_range": "0 0"}
+	want(t, spec, "", result{stdout: "0\n"})
+}
+
 func TestMemoryLimit(t *testing.T) {
 	spec := native("python3", "-c", "x = bytearray(b'x') * (1 << 20); print('small'); import sys; sys.stdout.flush()\nl = []\nwhile True: l.append(bytearray(b'y') * (8 << 20))")
 	spec.Memory = 256 << 20
@@ -255,6 +261,8 @@ func TestStartErrors(t *testing.T) {
 		"file on directory": {Args: []string{"/bin/true"}, Mounts: []Mount{{Type: MountBind, Source: "/etc/passwd", Target: "/usr"}}},
 		"bad limit":         {Args: []string{"/bin/true"}, Rlimits: []Rlimit{{Type: 7, Soft: 2, Hard: 1}}},
 		"no such directory": {Args: []string{"/bin/true"}, Dir: "/no/such/dir"},
+		"no such setting":   {Args: []string{"/bin/true"}, Sysctl: map[string]string{"kernel.no_such_setting": "1"}},
+		"no setting at all": {Args: []string{"/bin/true"}, Sysctl: map[string]string{"/../../etc/passwd": "1"}},
 		"contradiction":     {Args: []string{"/bin/true"}, RootWritable: true, RootReadonly: true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -65,7 +65,7 @@ type Spec struct {
 
 	Hostname   string            // "" means "qenex"
 	Domainname string            // "" means "(none)"
-	Sysctl     map[string]string // accepted names: those the Sentry has as fields; others are an error
+	Sysctl     map[string]string // settings below /proc/sys, by their names with dots; those that the Sentry does not have are an error
 
 	Root         string // host directory, "" means "/"
 	RootWritable bool   // writes go to the host directory
