@@ -24,6 +24,7 @@ static sigjmp_buf env;
 static volatile uintptr_t fault_address;
 static char alternate[65536];
 
+// leave goes back to where a fault was expected. Its signals are not blocked while it runs: no mask has to be put back.
 static void leave(int n, siginfo_t *i, void *c)
 {
 	(void)c;
@@ -34,7 +35,7 @@ static void leave(int n, siginfo_t *i, void *c)
 static void leave_on_everything(void)
 {
 	static const int which[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGALRM, SIGSYS, SIGXCPU};
-	struct sigaction a = {.sa_sigaction = leave, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+	struct sigaction a = {.sa_sigaction = leave, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
 	stack_t s = {.ss_sp = alternate, .ss_size = sizeof alternate};
 
 	sigaltstack(&s, 0);
@@ -44,7 +45,7 @@ static void leave_on_everything(void)
 
 static int can_read(uintptr_t p)
 {
-	if (sigsetjmp(env, 1))
+	if (sigsetjmp(env, 0))
 		return 0;
 	(void)*(volatile char *)p;
 	return 1;
@@ -52,7 +53,7 @@ static int can_read(uintptr_t p)
 
 static int can_write(uintptr_t p)
 {
-	if (sigsetjmp(env, 1))
+	if (sigsetjmp(env, 0))
 		return 0;
 	*(volatile char *)p = *(volatile char *)p;
 	return 1;
@@ -63,16 +64,16 @@ static void sweep(void (*f)(uintptr_t page))
 {
 	static const uintptr_t dense[][2] = {
 		{0x7ffffff00000, 0x800000001000},         // the end of user space
-		{0xffff800000000000, 0xffff800000800000}, // the beginning of the kernel's half
-		{0xffffffff80000000, 0xffffffff80400000}, // where Linux is
-		{0xffffffffff000000, 0xfffffffffffff000}, // the end of everything
+		{0xffff800000000000, 0xffff800000100000}, // the beginning of the kernel's half
+		{0xffffffff80000000, 0xffffffff80080000}, // where Linux is
+		{0xffffffffffc00000, 0xfffffffffffff000}, // the end of everything
 	};
 	for (unsigned i = 0; i < sizeof dense / sizeof *dense; i++)
 		for (uintptr_t p = dense[i][0]; p < dense[i][1]; p += 4096)
 			f(p);
 	for (uintptr_t slot = 256; slot < 512; slot++) { // both ends of what each top-level entry maps
 		uintptr_t base = 0xffff000000000000 | slot << 39;
-		for (uintptr_t k = 0; k < 8; k++) {
+		for (uintptr_t k = 0; k < 2; k++) {
 			f(base + k * 4096);
 			f(base + (1UL << 39) - (k + 1) * 4096);
 			f(base + (k << 21));
@@ -106,10 +107,10 @@ static void scribble_found(void)
 		writable += can_write(found[i]);
 	for (int round = 0; round < 64; round++) {
 		for (int i = 0; i < n_found; i++)
-			if (sigsetjmp(env, 1) == 0)
+			if (sigsetjmp(env, 0) == 0)
 				for (int k = 0; k < 512; k++)
 					((volatile uint64_t *)found[i])[k] = round == 0 ? 0 : round == 1 ? ~0UL : (uint64_t)random() << 33 | random() * 3;
-		if (sigsetjmp(env, 1) == 0)
+		if (sigsetjmp(env, 0) == 0)
 			asks();
 	}
 	printf("readable %d writable %d\n", n_found, writable);
@@ -196,7 +197,7 @@ static void jump(void)
 {
 	struct rlimit l = {1, 1};
 	setrlimit(RLIMIT_CPU, &l);
-	if (sigsetjmp(env, 1) == 0)
+	if (sigsetjmp(env, 0) == 0)
 		asm volatile("mov %0, %%rax\n mov $39, %%ecx\n mov $-1, %%r11\n xor %%edx, %%edx\n call *%%rax" ::"r"(target) : "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory", "cc");
 	asks();
 }
@@ -204,7 +205,7 @@ static void jump(void)
 static void try_jump(uintptr_t p)
 {
 	// Without a child first: most pages fault at once.
-	if (sigsetjmp(env, 1) == 0) {
+	if (sigsetjmp(env, 0) == 0) {
 		fault_address = 0;
 		if (p < 0x800000000000)
 			return;
@@ -222,7 +223,7 @@ static void jumps_to_the_kernel(void)
 	if (n_found == 0) // none can be read; one may yet be executed
 		for (uintptr_t p = 0xffffffffffff0000; p < 0xfffffffffffff000; p += 4096)
 			found[n_found++] = p;
-	int step = n_found > 8 ? 256 : 7;
+	int step = n_found > 8 ? 256 : 17;
 	for (int i = 0; i < n_found && i < 64; i++)
 		for (int k = 0; k < 4096; k += step) {
 			target = found[i] + k;
