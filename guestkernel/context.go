@@ -21,12 +21,13 @@ type Context struct {
 	cpu     *vcpu // in or about to be in the VM; protected by mu
 	pending bool  // Interrupt was called and nobody has noticed; protected by mu
 
-	held      *vcpu // a vCPU with a runner that this context holds
-	recent    *vcpu // the last one it held
-	on        *vcpu // the one it ran on last: what others hold of it is old
-	permitted bool  // it holds a permit to look for requests
-	reload    bool  // the host changed more than a resumption in the stub can load
-	exitless  bool  // how it ran last
+	held     *vcpu   // a vCPU with a runner that this context holds
+	recent   *vcpu   // the last one it held
+	on       *vcpu   // the one it ran on last: what others hold of it is old
+	permit   *permit // to look for requests; nil: it has none
+	asked    bool    // its last trap was a request in the slot, not answered yet
+	reload   bool    // the host changed more than a resumption in the stub can load
+	exitless bool    // how it ran last
 
 	fpMu  sync.Mutex
 	fpCPU *vcpu      // whose registers hold the FP state; nil: fp has it; protected by fpMu
@@ -45,7 +46,7 @@ func (m *Machine) NewContext() *Context {
 // Run runs the program in the address space with the given registers until it traps, and leaves its registers in r.
 // After an interruption r may be as it was.
 func (c *Context) Run(as *AddressSpace, r *ring0.Regs) Trap {
-	if c.permit() {
+	if c.mayPoll() {
 		if !c.exitless {
 			c.exitless = true
 			c.m.stats.modes.Add(1)
@@ -62,6 +63,7 @@ func (c *Context) Run(as *AddressSpace, r *ring0.Regs) Trap {
 		}
 		c.giveHeld()
 	}
+	c.asked = false
 	return c.runDirect(as, r)
 }
 

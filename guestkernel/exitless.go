@@ -160,12 +160,30 @@ func (m *Machine) awaitRunners(as *AddressSpace) {
 	}
 }
 
-// permit makes sure of a permit to run exit-less, and of a vCPU with a runner.
-func (c *Context) permit() bool {
-	if !c.permitted {
+// permit is the right to spend a CPU on looking for requests, and the record of whether that paid.
+type permit struct {
+	hits, misses int   // of the current round: calls answered in the VM, and those that took an exit in spite of the looking
+	backoff      int64 // how long to rest after a bad round
+}
+
+const (
+	permitRound = 64
+	minBackoff  = 128
+	maxBackoff  = 8192
+)
+
+// mayPoll makes sure of a permit to run exit-less, and of a vCPU with a runner.
+func (c *Context) mayPoll() bool {
+	if c.permit == nil {
+		if cap(c.m.permits) == 0 {
+			return false
+		}
+		if c.m.rest.Load() > 0 {
+			c.m.rest.Add(-1)
+			return false
+		}
 		select {
-		case <-c.m.permits:
-			c.permitted = true
+		case c.permit = <-c.m.permits:
 		default:
 			return false
 		}
@@ -178,10 +196,35 @@ func (c *Context) permit() bool {
 }
 
 func (c *Context) givePermit() {
-	if c.permitted {
-		c.permitted = false
-		c.m.permits <- struct{}{}
+	if c.permit != nil {
+		c.m.permits <- c.permit
+		c.permit = nil
 	}
+}
+
+// record notes whether a call was answered without an exit. After a round in which most were not (the program computes, or other work
+// needs the CPUs), everybody runs direct for a while: each bad round in a row for twice as long.
+func (c *Context) record(hit bool) {
+	p := c.permit
+	if p == nil {
+		return
+	}
+	if hit {
+		p.hits++
+	} else {
+		p.misses++
+	}
+	if p.hits+p.misses < permitRound {
+		return
+	}
+	if p.misses > p.hits {
+		p.backoff = min(max(2*p.backoff, minBackoff), maxBackoff)
+		c.m.rest.Store(p.backoff)
+		c.givePermit()
+	} else {
+		p.backoff = 0
+	}
+	p.hits, p.misses = 0, 0
 }
 
 // takeHeld takes a vCPU with a runner: the one it had, a new one, or the one that was free for longest.
@@ -229,7 +272,7 @@ var errNoRunner = errors.New("all vCPUs with a runner are in use")
 // giveHeld gives vCPU and permit back. A stub that waits leaves the VM.
 func (c *Context) giveHeld() {
 	v := c.held
-	c.held = nil
+	c.held, c.asked = nil, false
 	if v.slot != nil {
 		storeSpin(v.slot, 0)
 	}
@@ -291,7 +334,12 @@ func (c *Context) runExitless(as *AddressSpace, r *ring0.Regs) Trap {
 	if !c.enter(v) {
 		return Trap{Kind: Interrupted}
 	}
-	if !c.answer(v, as, r) {
+	answered := c.answer(v, as, r)
+	if c.asked {
+		c.asked = false
+		c.record(answered)
+	}
+	if !answered {
 		if n.job.Load() == jobRun { // a stub of this or another context still waits in the VM
 			c.awaitOut(v)
 			v.inStub = false
@@ -337,6 +385,7 @@ func (c *Context) await(v *vcpu, r *ring0.Regs) Trap {
 			*r = v.slot.Regs
 			c.m.stats.syscalls.Add(1)
 			c.m.stats.exitless.Add(1)
+			c.asked = true
 			if interrupted {
 				c.again()
 			}
@@ -345,6 +394,7 @@ func (c *Context) await(v *vcpu, r *ring0.Regs) Trap {
 		if looks%32 == 0 && time.Since(begin) > hostLooks {
 			storeSpin(v.slot, 0)
 			if loadState(v.slot) != ring0.SlotRequest {
+				c.record(false)
 				c.givePermit()
 				n.sleep()
 				break
@@ -355,6 +405,9 @@ func (c *Context) await(v *vcpu, r *ring0.Regs) Trap {
 	interrupted := c.leave()
 	n.leave.Store(false)
 	t := c.decode(v, r, n.err)
+	if t.Kind == Syscall {
+		c.record(false)
+	}
 	if interrupted && t.Kind != Interrupted {
 		c.again()
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -61,7 +62,8 @@ type Machine struct {
 
 	exitCost  time.Duration // of one exit and re-entry, as measured at the start
 	pauseCost time.Duration // of one PAUSE, likewise
-	permits   chan struct{} // to run exit-less
+	permits   chan *permit  // to run exit-less
+	rest      atomic.Int64  // how many times nobody is to run exit-less, because it did not pay
 
 	mu      sync.Mutex
 	cpus    []*vcpu       // all, by number; protected by mu
@@ -117,9 +119,9 @@ func New(o Options) (_ *Machine, err error) {
 	if o.Mode == ModeExitless || o.Mode == ModeAuto && m.exitCost > exitlessPays {
 		permits = runtime.NumCPU() / 2
 	}
-	m.permits = make(chan struct{}, permits)
+	m.permits = make(chan *permit, permits)
 	for range permits {
-		m.permits <- struct{}{}
+		m.permits <- new(permit)
 	}
 	return m, nil
 }

@@ -199,7 +199,8 @@ func pageBits(p ring0.Page) (bits uint64) {
 	return bits
 }
 
-// ahead decides how much memory to allocate around a fault, before it is touched: more while faults go on in a row.
+// ahead decides how much memory to allocate around a fault, before it is touched: nothing at first, for a page that is not needed costs as much as
+// one that is; then more while faults go on in a row.
 type ahead struct {
 	end   uint64 // where the last mapping ended
 	bytes uint64
@@ -210,23 +211,31 @@ const (
 	aheadMax = 2 << 20
 )
 
+// next returns how many bytes to allocate from a fault on, in a mapping that ends at end.
+func (a *ahead) next(fault, end uint64) uint64 {
+	if fault == a.end {
+		a.bytes = min(max(a.bytes*4, aheadMin), aheadMax)
+	} else {
+		a.bytes = 0
+	}
+	a.end = end
+	return a.bytes
+}
+
 // populate has the host allocate, or read, the part of a new mapping that the program is likely to touch next.
 func (as *AddressSpace) populate(win *window, at, n, addr uint64, write, commit bool) error {
 	first, last := uint64(0), n
 	if !commit {
 		fault := as.fault.Load() &^ (pagetable.PageSize - 1)
-		if fault < addr || fault >= addr+n {
+		if !write || fault < addr || fault >= addr+n {
 			return nil
 		}
-		a := &as.ahead
-		if fault == a.end {
-			a.bytes = min(a.bytes*4, aheadMax)
-		} else {
-			a.bytes = aheadMin
+		bytes := as.ahead.next(fault, addr+n)
+		if bytes == 0 {
+			return nil
 		}
-		a.end = addr + n
-		first = (fault - addr) &^ (a.bytes - 1)
-		last = min(n, first+a.bytes)
+		first = fault - addr
+		last = min(n, first+bytes)
 	}
 	advice := unix.MADV_POPULATE_READ
 	if write {
