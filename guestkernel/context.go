@@ -21,13 +21,13 @@ type Context struct {
 	cpu     *vcpu // in or about to be in the VM; protected by mu
 	pending bool  // Interrupt was called and nobody has noticed; protected by mu
 
-	held     *vcpu   // a vCPU with a runner that this context holds
-	recent   *vcpu   // the last one it held
-	on       *vcpu   // the one it ran on last: what others hold of it is old
-	permit   *permit // to look for requests; nil: it has none
-	asked    bool    // its last trap was a request in the slot, not answered yet
-	reload   bool    // the host changed more than a resumption in the stub can load
-	exitless bool    // how it ran last
+	held     *vcpu // a vCPU of a runner, and the permit to use it
+	on       *vcpu // the one it ran on last: what others hold of it is old
+	asked    bool  // its last trap was a request in the slot, not answered yet
+	reload   bool  // the host changed more than a resumption in the stub can load
+	exitless bool  // how it ran last
+	yielding bool  // it was interrupted to pass its permit on
+	patience int   // how many times it is not to ask for a permit again
 
 	fpMu  sync.Mutex
 	fpCPU *vcpu      // whose registers hold the FP state; nil: fp has it; protected by fpMu
@@ -51,19 +51,20 @@ func (c *Context) Run(as *AddressSpace, r *ring0.Regs) Trap {
 			c.exitless = true
 			c.m.stats.modes.Add(1)
 		}
-		return c.runExitless(as, r)
+		if t := c.runExitless(as, r); !c.yielding || t.Kind != Interrupted {
+			c.yielding = false
+			return t
+		}
+		c.yielding, c.patience = false, yieldPatience
 	}
 	if c.exitless {
 		c.exitless = false
 		c.m.stats.modes.Add(1)
 	}
 	if c.held != nil {
-		if err := c.stopHeld(); err != nil {
-			return Trap{Kind: Broken, Err: err}
-		}
+		c.stopHeld()
 		c.giveHeld()
 	}
-	c.asked = false
 	return c.runDirect(as, r)
 }
 
@@ -76,8 +77,8 @@ func (c *Context) Interrupt() {
 	}
 	c.pending = true
 	if c.cpu != nil {
-		if c.cpu.runner != nil {
-			c.cpu.runner.interrupt()
+		if x := c.cpu.exitless; x != nil {
+			x.leave.Store(true)
 		}
 		c.cpu.kick()
 	}
@@ -123,7 +124,7 @@ func (c *Context) runDirect(as *AddressSpace, r *ring0.Regs) Trap {
 		return Trap{Kind: Broken, Err: err}
 	}
 	if !c.enter(v) {
-		v.sync.Dirty, v.last = 0, nil // nothing ran: what was prepared is void
+		v.sync.Dirty, c.reload = 0, true // nothing ran: what was prepared is void
 		return Trap{Kind: Interrupted}
 	}
 	for {
@@ -153,7 +154,7 @@ func (c *Context) runDirect(as *AddressSpace, r *ring0.Regs) Trap {
 // prepare readies a vCPU that is out of the VM for c: by an answer in the slot if it waits in the stub for that, else by
 // loading all registers.
 func (c *Context) prepare(v *vcpu, as *AddressSpace, r *ring0.Regs) error {
-	if v.inStub && v.last == c && c.on == v && v.space == as && !c.reload && plain(r) {
+	if v.inStub && v.last.Load() == c && c.on == v && v.space == as && !c.reload && plain(r) {
 		v.slot.Regs = *r
 		storeState(v.slot, ring0.SlotResume)
 		v.inStub = false
@@ -168,7 +169,8 @@ func (c *Context) prepare(v *vcpu, as *AddressSpace, r *ring0.Regs) error {
 	if err := v.load(as, r); err != nil {
 		return err
 	}
-	v.last, c.on, c.reload = c, v, false
+	v.last.Store(c)
+	c.on, c.reload = v, false
 	return nil
 }
 
@@ -226,9 +228,7 @@ func (c *Context) saveFP(v *vcpu, evict bool) error {
 
 // FP writes the program's FP state into state, in the standard XSAVE format, as far as it fits.
 func (c *Context) FP(state []byte) error {
-	if err := c.stopHeld(); err != nil {
-		return err
-	}
+	c.stopHeld()
 	c.fpMu.Lock()
 	v := c.fpCPU
 	c.fpMu.Unlock()
@@ -263,23 +263,23 @@ func (c *Context) Sleep() {
 }
 
 // Leave takes the program off every vCPU. Its address space may be released then, or changed for another.
-func (c *Context) Leave() error {
-	err := c.stopHeld()
-	if v := c.held; v != nil {
-		v.last = nil
+func (c *Context) Leave() {
+	if c.held != nil {
+		c.stopHeld()
 		c.giveHeld()
 	}
-	c.recent, c.reload = nil, true
-	return err
+	if c.on != nil {
+		c.on.last.CompareAndSwap(c, nil)
+	}
+	c.on, c.reload = nil, true
 }
 
 // Release frees the context.
-func (c *Context) Release() error {
-	err := c.Leave()
+func (c *Context) Release() {
+	c.Leave()
 	c.fpMu.Lock()
 	c.fpCPU = nil
 	c.fpMu.Unlock()
-	return err
 }
 
 // directPatience is how long a context waits for a vCPU when all are in the VM, before it interrupts one.

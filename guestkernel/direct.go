@@ -9,7 +9,7 @@ import (
 )
 
 // maxDirect leaves some vCPUs to runners.
-const maxDirect = ring0.MaxVCPUs - maxRunners
+const maxDirect = ring0.MaxVCPUs / 2
 
 // takeDirect returns the calling thread's vCPU, made when the thread first asks. If there are too many, it takes one that no context holds, and if
 // there is none, waits and interrupts others in turn.

@@ -62,13 +62,14 @@ type Machine struct {
 
 	exitCost  time.Duration // of one exit and re-entry, as measured at the start
 	pauseCost time.Duration // of one PAUSE, likewise
-	permits   chan *permit  // to run exit-less
+	runners   chan *runner  // the free permits to run exit-less
 	rest      atomic.Int64  // how many times nobody is to run exit-less, because it did not pay
+	wanted    atomic.Bool   // a context would have liked a permit
 
 	mu      sync.Mutex
 	cpus    []*vcpu       // all, by number; protected by mu
 	byTID   map[int]*vcpu // direct vCPUs by the thread that owns them; protected by mu
-	runners []*vcpu       // vCPUs with an idle runner, least recently used first; protected by mu
+	started []*runner     // with a thread; protected by mu
 	closed  bool          // protected by mu
 
 	stats counters
@@ -119,9 +120,9 @@ func New(o Options) (_ *Machine, err error) {
 	if o.Mode == ModeExitless || o.Mode == ModeAuto && m.exitCost > exitlessPays {
 		permits = runtime.NumCPU() / 2
 	}
-	m.permits = make(chan *permit, permits)
+	m.runners = make(chan *runner, permits)
 	for range permits {
-		m.permits <- new(permit)
+		m.runners <- &runner{m: m}
 	}
 	return m, nil
 }
@@ -169,11 +170,14 @@ func (m *Machine) Close() error {
 		return nil
 	}
 	m.closed = true
-	cpus := m.cpus
+	cpus, started := m.cpus, m.started
 	m.mu.Unlock()
+	for _, n := range started {
+		n.stop()
+	}
 	var errs []error
 	for _, v := range cpus {
-		errs = append(errs, v.close())
+		errs = append(errs, v.cpu.Close())
 	}
 	if m.vm != nil {
 		errs = append(errs, m.vm.Close())

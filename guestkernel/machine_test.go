@@ -2,7 +2,6 @@ package guestkernel
 
 import (
 	"bytes"
-	"errors"
 	"testing"
 	"time"
 
@@ -30,6 +29,11 @@ func modes(t *testing.T, f func(t *testing.T, m *Machine)) {
 	}
 }
 
+func closeAll(c *Context, p *Tiny) error {
+	c.Release()
+	return p.Close()
+}
+
 // program is a tiny program with one context.
 func program(t *testing.T, m *Machine, code ...byte) (*Tiny, *Context) {
 	t.Helper()
@@ -39,7 +43,7 @@ func program(t *testing.T, m *Machine, code ...byte) (*Tiny, *Context) {
 	}
 	c := m.NewContext()
 	t.Cleanup(func() {
-		if err := errors.Join(c.Release(), p.Close()); err != nil {
+		if err := closeAll(c, p); err != nil {
 			t.Error(err)
 		}
 	})

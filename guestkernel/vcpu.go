@@ -25,15 +25,15 @@ type vcpu struct {
 	area  []byte
 	sregs kvm.Sregs // as loaded for every program, but for CR3, FS and GS
 
-	space  *AddressSpace // that is loaded
-	slot   *ring0.Slot   // this vCPU's, in space
-	last   *Context      // that ran here last
-	inStub bool          // stopped in the syscall stub, at its exit: a resumption needs no registers loaded
-	fp     *Context      // whose FP state may be here; see Context.fpCPU
-	user   *Context      // of a direct vCPU: the context that holds it; protected by Machine.mu
+	space  *AddressSpace           // that is loaded
+	slot   *ring0.Slot             // this vCPU's, in space
+	last   atomic.Pointer[Context] // that ran here last; nil if it is gone
+	inStub bool                    // stopped in the syscall stub, at its exit: a resumption needs no registers loaded
+	fp     *Context                // whose FP state may be here; see Context.fpCPU
+	user   *Context                // of a direct vCPU: the context that holds it; protected by Machine.mu
 
-	tid    atomic.Int64 // of its thread
-	runner *runner      // nil for a direct vCPU
+	tid      atomic.Int64 // of its thread
+	exitless *exitless    // nil for a direct vCPU
 }
 
 // newVCPU makes a vCPU. The caller holds m.mu.
@@ -161,13 +161,6 @@ func (v *vcpu) kick() {
 	v.m.stats.kicks.Add(1)
 	v.cpu.RequestExit()
 	_ = unix.Tgkill(unix.Getpid(), int(v.tid.Load()), unix.SIGURG) // a thread that is gone needs no signal
-}
-
-func (v *vcpu) close() error {
-	if v.runner != nil {
-		v.runner.stop(v)
-	}
-	return v.cpu.Close()
 }
 
 // pauseSample is how many PAUSE instructions are timed at the start.

@@ -87,7 +87,7 @@ func (c *context) Interrupt() { c.inner.Interrupt() }
 func (*context) Preempt() {}
 
 // Release implements platform.Context.
-func (c *context) Release() { c.mustLeave(c.inner.Release()) }
+func (c *context) Release() { c.inner.Release() }
 
 // PrepareSleep implements platform.Context.
 func (c *context) PrepareSleep() { c.inner.Sleep() }
@@ -99,14 +99,7 @@ func (c *context) PrepareUninterruptibleSleep() { c.inner.Sleep() }
 func (c *context) PrepareStop() { c.inner.Sleep() }
 
 // PrepareExecve implements platform.Context.
-func (c *context) PrepareExecve() { c.mustLeave(c.inner.Leave()) }
+func (c *context) PrepareExecve() { c.inner.Leave() }
 
 // PrepareExit implements platform.Context.
-func (c *context) PrepareExit() { c.mustLeave(c.inner.Leave()) }
-
-// mustLeave ends the sandbox if a task could not be taken off its vCPU.
-func (c *context) mustLeave(err error) {
-	if err != nil {
-		panic("take a task off its vCPU: " + err.Error())
-	}
-}
+func (c *context) PrepareExit() { c.inner.Leave() }
