@@ -27,7 +27,7 @@ type Context struct {
 	reload   bool  // the host changed more than a resumption in the stub can load
 	exitless bool  // how it ran last
 	yielding bool  // it was interrupted to pass its permit on
-	patience int   // how many times it is not to ask for a permit again
+	pace     int   // see startPace
 
 	fpMu  sync.Mutex
 	fpCPU *vcpu      // whose registers hold the FP state; nil: fp has it; protected by fpMu
@@ -55,7 +55,7 @@ func (c *Context) Run(as *AddressSpace, r *ring0.Regs) Trap {
 			c.yielding = false
 			return t
 		}
-		c.yielding, c.patience = false, yieldPatience
+		c.yielding, c.pace = false, 0
 	}
 	if c.exitless {
 		c.exitless = false
@@ -64,6 +64,7 @@ func (c *Context) Run(as *AddressSpace, r *ring0.Regs) Trap {
 	if c.held != nil {
 		c.stopHeld()
 		c.giveHeld()
+		c.pace = 0
 	}
 	return c.runDirect(as, r)
 }
@@ -127,6 +128,7 @@ func (c *Context) runDirect(as *AddressSpace, r *ring0.Regs) Trap {
 		v.sync.Dirty, c.reload = 0, true // nothing ran: what was prepared is void
 		return Trap{Kind: Interrupted}
 	}
+	begin := time.Now()
 	for {
 		err = v.cpu.Run()
 		c.m.stats.exits.Add(1)
@@ -137,6 +139,11 @@ func (c *Context) runDirect(as *AddressSpace, r *ring0.Regs) Trap {
 			}
 		}
 		break
+	}
+	if time.Since(begin) < 2*c.m.exitCost {
+		c.pace = min(c.pace+1, maxPace)
+	} else {
+		c.pace = max(c.pace-longRun, 0)
 	}
 	interrupted := c.leave()
 	if interrupted {

@@ -12,21 +12,25 @@ const (
 	hostLooks  = 100 * time.Microsecond // the holder, for a request
 )
 
-// yieldPatience is how many traps a context that passed its permit on leaves it to others.
-const yieldPatience = 32
+// A context's pace says how often it traps: each trap that comes soon adds 1, each that does not takes longRun. Exit-less calls begin
+// at startPace and end at 0: a program that computes, or has only just begun, is better off with exits.
+const (
+	startPace = 24
+	maxPace   = 32
+	longRun   = 4
+)
 
 // mayPoll makes sure of a permit to run exit-less, and of a vCPU with it.
 func (c *Context) mayPoll() bool {
 	if c.held != nil {
-		if c.m.rest.Load() <= 0 {
+		if c.pace > 0 && c.m.rest.Load() <= 0 {
 			return true
 		}
 	} else {
 		if cap(c.m.runners) == 0 {
 			return false
 		}
-		if c.patience > 0 {
-			c.patience--
+		if c.pace < startPace {
 			return false
 		}
 		if c.m.rest.Load() <= 0 {
@@ -79,10 +83,8 @@ func (c *Context) runExitless(as *AddressSpace, r *ring0.Regs) Trap {
 	answered := c.answer(v, as, r)
 	if c.asked {
 		c.asked = false
-		if answered {
-			x.runner.record.hit(c.m)
-		} else {
-			x.runner.record.tooLate(c.m)
+		if answered || !c.reload {
+			x.runner.record.note(c.m, !answered)
 		}
 	}
 	if !answered {
@@ -126,6 +128,7 @@ func (c *Context) await(v *vcpu, r *ring0.Regs) Trap {
 			c.m.stats.syscalls.Add(1)
 			c.m.stats.exitless.Add(1)
 			c.asked = true
+			c.pace = min(c.pace+1, maxPace)
 			if interrupted {
 				c.again()
 			}
@@ -136,7 +139,7 @@ func (c *Context) await(v *vcpu, r *ring0.Regs) Trap {
 			if loadState(v.slot) == ring0.SlotRequest {
 				continue
 			}
-			x.runner.record.gaveUp(c.m)
+			c.pace -= longRun
 			if c.m.wanted.Swap(false) { // another context can make more of the permit
 				c.yielding = true
 				x.leave.Store(true)

@@ -232,48 +232,33 @@ func (n *runner) take(c *Context) (*vcpu, error) {
 	return v, nil
 }
 
-// record is whether looking for requests paid lately.
+// record is whether answers came in time lately.
 type record struct {
-	events  int
-	gain    time.Duration // of the round so far
-	late    int           // answers that came too late
-	backoff int64         // how long to rest after the last round
+	events, late int   // of the round so far
+	backoff      int64 // how long to rest after the last round
 }
 
 const (
 	recordRound = 64
-	shortRest   = 64
+	minRest     = 64
 	maxRest     = 4096
 )
 
-// hit notes a call that took no exit.
-func (r *record) hit(m *Machine) { r.note(m, m.exitCost) }
-
-// gaveUp notes that no request came in time: the program computes, and waking up for its next exit costs extra.
-func (r *record) gaveUp(m *Machine) { r.note(m, -m.exitCost/2) }
-
-// tooLate notes an answer that came when the stub had given up: the CPUs are needed for other work.
-func (r *record) tooLate(m *Machine) {
-	r.late++
-	r.note(m, -2*m.exitCost)
-}
-
-// note counts an event. After a round without gain, everybody runs direct for a while: not long, for the next phase of a program may be
-// another; but for twice as long each time if the answers came too late.
-func (r *record) note(m *Machine, gain time.Duration) {
+// note counts an answer. When many come after the stub has given up, the CPUs are needed for other work: everybody runs direct for a
+// while, twice as long after each such round.
+func (r *record) note(m *Machine, late bool) {
 	r.events++
-	r.gain += gain
+	if late {
+		r.late++
+	}
 	if r.events < recordRound {
 		return
 	}
-	switch {
-	case r.gain > 0:
-		r.backoff = 0
-	case r.late > recordRound/4:
-		r.backoff = min(max(2*r.backoff, shortRest), maxRest)
+	if r.late > recordRound/4 {
+		r.backoff = min(max(2*r.backoff, minRest), maxRest)
 		m.rest.Store(r.backoff)
-	default:
-		m.rest.Store(shortRest)
+	} else {
+		r.backoff = 0
 	}
-	r.events, r.gain, r.late = 0, 0, 0
+	r.events, r.late = 0, 0
 }
