@@ -11,7 +11,8 @@ import (
 )
 
 const (
-	arenaSize = 64 << 20
+	arenaSize = 1 << 30  // at most
+	arenaStep = 64 << 20 // at first, and as much more each time that it is not enough
 	chunkSize = 32 * pagetable.PageSize
 )
 
@@ -24,9 +25,11 @@ var ErrTables = errors.New("no memory left for page tables")
 type arena struct {
 	mem   []byte
 	flush func() error
+	show  func(gpa, size uint64) error // makes more of mem visible to the guest
 
 	mu   sync.Mutex
 	next uint64   // never used from here on; protected by mu
+	end  uint64   // visible to the guest up to here; protected by mu
 	free []uint64 // used before, flushed since; protected by mu
 	dead []uint64 // given back since the last flush; protected by mu
 }
@@ -42,23 +45,38 @@ func newArena() (*arena, error) {
 func (a *arena) chunk() (uint64, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if len(a.free) == 0 && a.next+chunkSize > arenaSize && len(a.dead) > 0 {
-		if err := a.flush(); err != nil {
+	if len(a.free) == 0 && a.next+chunkSize > a.end {
+		if err := a.more(); err != nil {
 			return 0, err
 		}
-		a.free, a.dead = a.dead, nil
 	}
 	if n := len(a.free); n > 0 {
 		c := a.free[n-1]
 		a.free = a.free[:n-1]
 		return c, nil
 	}
-	if a.next+chunkSize > arenaSize {
-		return 0, fmt.Errorf("%w: %d MiB are in use", ErrTables, arenaSize>>20)
-	}
 	c := a.next
 	a.next += chunkSize
 	return c, nil
+}
+
+// more flushes what was given back if that is worth it, else it makes the arena larger. The caller holds mu.
+func (a *arena) more() error {
+	if len(a.dead) >= arenaStep/chunkSize/4 || a.end == arenaSize && len(a.dead) > 0 {
+		if err := a.flush(); err != nil {
+			return err
+		}
+		a.free, a.dead = a.dead, nil
+		return nil
+	}
+	if a.end == arenaSize {
+		return fmt.Errorf("%w: %d MiB are in use", ErrTables, arenaSize>>20)
+	}
+	if err := a.show(a.end, arenaStep); err != nil {
+		return err
+	}
+	a.end += arenaStep
+	return nil
 }
 
 // release takes chunks back and frees their host memory, so that they are zero when next used.

@@ -17,13 +17,13 @@ import (
 
 // Memory slot numbers.
 const (
-	arenaSlot = 0
-	flushSlot = 1
-	firstSlot = 2
+	arenaSlot = 0 // and the following, one a step
+	flushSlot = arenaSlot + arenaSize/arenaStep
+	firstSlot = flushSlot + 1
 )
 
 // flushGPA is where a page comes and goes to make KVM forget everything: between the arena and the slots.
-const flushGPA = 1 << 30
+const flushGPA = 2 * arenaSize
 
 // Mode says how contexts may run.
 type Mode int
@@ -106,10 +106,10 @@ func New(o Options) (_ *Machine, err error) {
 		return nil, err
 	}
 	m.arena.flush = m.flush
-	m.windows = newWindows(m.vm)
-	if err := m.vm.SetMemory(arenaSlot, 0, 0, m.arena.mem); err != nil {
-		return nil, err
+	m.arena.show = func(gpa, size uint64) error {
+		return m.vm.SetMemory(arenaSlot+uint32(gpa/arenaStep), 0, gpa, m.arena.mem[gpa:gpa+size])
 	}
+	m.windows = newWindows(m.vm)
 	if err := m.buildCore(); err != nil {
 		return nil, err
 	}
@@ -129,6 +129,9 @@ func New(o Options) (_ *Machine, err error) {
 
 // buildCore writes the core image and the leaf table that maps it in every address space.
 func (m *Machine) buildCore() error {
+	if err := m.arena.more(); err != nil {
+		return err
+	}
 	m.arena.next = (ring0.CorePages*ring0.PageSize + chunkSize - 1) &^ (chunkSize - 1)
 	m.core = m.arena.mem[:ring0.CorePages*ring0.PageSize]
 	ring0.WriteTables(m.core)

@@ -213,7 +213,7 @@ func TestRemap(t *testing.T) {
 // TestSpacesReused makes so many address spaces that page tables are used again, and looks whether a program sees another's memory.
 func TestSpacesReused(t *testing.T) {
 	modes(t, func(t *testing.T, m *Machine) {
-		for n := range arenaSize/chunkSize + 200 {
+		for n := range arenaStep/chunkSize + 200 {
 			p, err := m.NewTiny(tinyprog.Code(tinyprog.Touch))
 			if err != nil {
 				t.Fatal(err)
@@ -534,4 +534,33 @@ func runSwitches(t testing.TB, p *Tiny, c *Context, n uint64) histogram {
 		h.total += int(n)
 	}
 	return h
+}
+
+// TestTablesExhausted: page tables for too many address spaces are an error, and what there is works on.
+func TestTablesExhausted(t *testing.T) {
+	modes(t, func(t *testing.T, m *Machine) {
+		var spaces []*AddressSpace
+		for range arenaSize/chunkSize + 1 {
+			as, err := m.NewAddressSpace()
+			if err != nil {
+				if !errors.Is(err, ErrTables) {
+					t.Error(err)
+				}
+				break
+			}
+			spaces = append(spaces, as)
+		}
+		if n := len(spaces); n < 8000 || n > arenaSize/chunkSize {
+			t.Errorf("%d address spaces", n)
+		}
+		for _, as := range spaces {
+			if err := as.Release(); err != nil {
+				t.Error(err)
+			}
+		}
+		p, c := program(t, m, tinyprog.Code(tinyprog.Hello)...)
+		if exit, err := p.Run(c, &ring0.Regs{}); err != nil || exit != 6 {
+			t.Errorf("a program after that: exit %d, %v", exit, err)
+		}
+	})
 }

@@ -8,7 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	pkgcontext "gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/seccomp"
 	"gvisor.dev/gvisor/pkg/seccomp/precompiledseccomp"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
@@ -67,7 +69,8 @@ func (*Platform) MaxUserAddress() hostarch.Addr { return 1<<47 - hostarch.PageSi
 func (p *Platform) NewAddressSpace() (platform.AddressSpace, error) {
 	as, err := p.machine.NewAddressSpace()
 	if err != nil {
-		return nil, err
+		log.Warningf("New address space: %v", err)
+		return nil, linuxerr.ENOMEM // the Sentry takes errors for system calls only
 	}
 	return &addressSpace{inner: as}, nil
 }

@@ -3,7 +3,9 @@ package platform
 import (
 	"fmt"
 
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/hostarch"
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/sentry/memmap"
 	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
@@ -26,7 +28,11 @@ func (a *addressSpace) MapFile(addr hostarch.Addr, f memmap.File, fr memmap.File
 	}
 	_, own := f.(*pgalloc.MemoryFile)
 	b := guestkernel.Backing{Key: f, FD: fd, Large: own}
-	return a.inner.Map(uint64(addr), b, fr.Start, fr.Length(), guestkernel.Rights{Write: at.Write, Execute: at.Execute}, precommit)
+	if err := a.inner.Map(uint64(addr), b, fr.Start, fr.Length(), guestkernel.Rights{Write: at.Write, Execute: at.Execute}, precommit); err != nil {
+		log.Warningf("Map %#x bytes at %#x: %v", fr.Length(), addr, err)
+		return linuxerr.ENOMEM // the Sentry takes errors for system calls only
+	}
+	return nil
 }
 
 // Unmap implements platform.AddressSpace. It cannot report an error, and a mapping that stays would break the isolation of
