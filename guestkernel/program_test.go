@@ -48,6 +48,13 @@ func TestRegisters(t *testing.T) {
 	})
 }
 
+// tcg says whether the CPU is QEMU's TCG, under the svm lane: it gives INT n that is refused another error code and address, and knows no
+// alignment checks.
+func tcg() bool {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	return err == nil && bytes.Contains(info, []byte("QEMU TCG"))
+}
+
 // TestExceptions: each instruction that a program must not, or does not usefully, execute ends in the exception that the architecture
 // has for it, reported at that instruction.
 func TestExceptions(t *testing.T) {
@@ -61,12 +68,7 @@ func TestExceptions(t *testing.T) {
 		jump := func(addr uint64) []byte {
 			return append(append([]byte{0x48, 0xB8}, binary.LittleEndian.AppendUint64(nil, addr)...), 0xFF, 0xE0)
 		}
-		// QEMU's TCG, under the svm lane, gives INT n that is refused another error code and address, and knows no alignment checks.
-		info, err := os.ReadFile("/proc/cpuinfo")
-		if err != nil {
-			t.Fatal(err)
-		}
-		tcg := bytes.Contains(info, []byte("QEMU TCG"))
+		tcg := tcg()
 		const behind = 1 << 63 // the exception is a trap: RIP is behind the instruction
 		for name, test := range map[string]struct {
 			code   []byte
@@ -109,6 +111,7 @@ func TestExceptions(t *testing.T) {
 			"jump nowhere":      {code: jump(0x5000), vector: VectorPF, error: FaultUser | FaultExecute, at: behind, addr: 0x5000},
 			"write read-only":   {code: write(0x600000), vector: VectorPF, error: FaultUser | FaultPresent | FaultWrite, at: 10, addr: 0x600000},
 			"execute data":      {code: jump(0x600000), vector: VectorPF, error: FaultUser | FaultPresent | FaultExecute, at: behind, addr: 0x600000},
+			"monitor":           {code: []byte{0x31, 0xC9, 0x31, 0xD2, 0x48, 0x89, 0xE0, 0x0F, 0x01, 0xC8}, vector: VectorUD, at: 7},
 			"trap flag":         {code: []byte{0x9C, 0x81, 0x0C, 0x24, 0, 1, 0, 0, 0x9D, 0x90, 0x90}, vector: VectorDB, at: behind | 10},
 			"alignment check": {code: []byte{0x9C, 0x81, 0x0C, 0x24, 0, 0, 4, 0, 0x9D, 0x48, 0xB8, 1, 0x10, 0x40, 0, 0, 0, 0, 0, 0x48, 0x8B, 0x00},
 				vector: VectorAC, at: 19},
@@ -561,6 +564,34 @@ func TestTablesExhausted(t *testing.T) {
 		p, c := program(t, m, tinyprog.Code(tinyprog.Hello)...)
 		if exit, err := p.Run(c, &ring0.Regs{}); err != nil || exit != 6 {
 			t.Errorf("a program after that: exit %d, %v", exit, err)
+		}
+	})
+}
+
+// TestSoftwareInterrupts: of all INT n, programs may use 3 and 4 only.
+func TestSoftwareInterrupts(t *testing.T) {
+	modes(t, func(t *testing.T, m *Machine) {
+		for n := range 256 {
+			if n == 26 && m.entry == ring0.EntryCPL3 {
+				continue // nothing to that software KVM
+			}
+			p, c := program(t, m, 0xCD, byte(n), 0x0F, 0x0B)
+			_, err := p.Run(c, &ring0.Regs{})
+			var fault *FaultError
+			if !errors.As(err, &fault) {
+				t.Errorf("int %d: %v", n, err)
+				continue
+			}
+			want := FaultError{Trap: Trap{Kind: Exception, Vector: VectorGP, Code: uint32(n)<<3 | 2}, RIP: TinyCode}
+			if n == VectorBP || n == VectorOF {
+				want = FaultError{Trap: Trap{Kind: Exception, Vector: uint8(n)}, RIP: TinyCode + 2}
+			}
+			if tcg() && fault.Trap.Code == uint32(n)<<4|2 { // see TestExceptions
+				*fault = want
+			}
+			if *fault != want {
+				t.Errorf("int %d: %v; expected %v", n, err, &want)
+			}
 		}
 	})
 }

@@ -157,6 +157,10 @@ func (c *Context) exception(v *vcpu, regs *ring0.Regs, vector int) Trap {
 		}
 	case VectorUD:
 		return softwareInterrupt(v.space, regs, t)
+	case VectorGP:
+		if c.m.entry == ring0.EntryCPL3 && t.Code == 0 {
+			return mendGP(v.space, regs, t)
+		}
 	}
 	return t
 }
@@ -200,6 +204,21 @@ func (c *Context) interrupted(v *vcpu, regs *ring0.Regs) Trap {
 	}
 	c.m.stats.syscalls.Add(1)
 	return Trap{Kind: Syscall}
+}
+
+// mendGP turns what a software KVM makes a #GP without an error code of into what it should be: INT 23 and INT 25, which it reports behind the
+// instruction (INT 26 it executes as if it were nothing), and MONITOR and MWAIT, which do not exist at CPL 3.
+func mendGP(as *AddressSpace, regs *ring0.Regs, t Trap) Trap {
+	var code [3]byte
+	if as.peek(regs.RIP, code[:]) == 3 && code[0] == 0x0F && code[1] == 0x01 && (code[2] == 0xC8 || code[2] == 0xC9) {
+		t.Vector = VectorUD
+		return t
+	}
+	if as.peek(regs.RIP-2, code[:2]) == 2 && code[0] == 0xCD && (code[1] == 23 || code[1] == 25) {
+		regs.RIP -= 2
+		t.Code = uint32(code[1])<<3 | 2
+	}
+	return t
 }
 
 // programRegs reads the registers of a vCPU that left the VM outside the syscall stub.
