@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/qenex/qenex-kernel/guestkernel/internal/tinyprog"
 	"github.com/qenex/qenex-kernel/guestkernel/ring0"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
 )
@@ -122,4 +123,35 @@ func BenchmarkNew(b *testing.B) {
 	}
 	b.ReportMetric(float64(open.Microseconds())/float64(b.N), "us/open")
 	b.ReportMetric(float64(closing.Microseconds())/float64(b.N), "us/close")
+}
+
+// BenchmarkSwitch makes a million context switches and reports the median, as the program itself measures it: from before the call in one context to behind
+// it in the other, two RDTSC included.
+func BenchmarkSwitch(b *testing.B) {
+	kvmtest.Open(b)
+	m, err := New(Options{})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer m.Close()
+	khz, err := m.cpus[0].cpu.TSCKHz()
+	if err != nil {
+		b.Fatal(err)
+	}
+	const switches = 1_000_000
+	var h histogram
+	for range b.N {
+		p, err := m.NewTiny(tinyprog.Code(tinyprog.Switch))
+		if err != nil {
+			b.Fatal(err)
+		}
+		c := m.NewContext()
+		h = runSwitches(b, p, c, switches)
+		if err := closeAll(c, p); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/switches, "ns/switch")
+	b.ReportMetric(float64(h.median())*1e6/float64(khz), "ns-median")
+	b.ReportMetric(float64(m.Stats().Exits)/float64(b.N), "exits")
 }
