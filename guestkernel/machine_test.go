@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/qenex/qenex-kernel/guestkernel/internal/tinyprog"
 	"github.com/qenex/qenex-kernel/guestkernel/ring0"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
 )
@@ -125,33 +124,32 @@ func BenchmarkNew(b *testing.B) {
 	b.ReportMetric(float64(closing.Microseconds())/float64(b.N), "us/close")
 }
 
-// BenchmarkSwitch makes a million context switches and reports the median, as the program itself measures it: from before the call in one context to behind
-// it in the other, two RDTSC included.
-func BenchmarkSwitch(b *testing.B) {
+// TestSelfTest is also the benchmark of the context switch: its figures are in the log.
+func TestSelfTest(t *testing.T) {
+	kvmtest.NoLeaks(t)
+	kvmtest.Open(t)
+	f, err := SelfTest(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.CallNS <= 0 || f.SwitchNS <= 0 || f.SwitchMeanNS <= 0 {
+		t.Errorf("%+v", f)
+	}
+	t.Logf("%+v", f)
+}
+
+// BenchmarkSelfTest reports the figures of qenex doctor.
+func BenchmarkSelfTest(b *testing.B) {
 	kvmtest.Open(b)
-	m, err := New(Options{})
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer m.Close()
-	khz, err := m.cpus[0].cpu.TSCKHz()
-	if err != nil {
-		b.Fatal(err)
-	}
-	const switches = 1_000_000
-	var h histogram
+	var f Figures
 	for range b.N {
-		p, err := m.NewTiny(tinyprog.Code(tinyprog.Switch))
-		if err != nil {
-			b.Fatal(err)
-		}
-		c := m.NewContext()
-		h = runSwitches(b, p, c, switches)
-		if err := closeAll(c, p); err != nil {
+		var err error
+		if f, err = SelfTest(Options{}); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/switches, "ns/switch")
-	b.ReportMetric(float64(h.median())*1e6/float64(khz), "ns-median")
-	b.ReportMetric(float64(m.Stats().Exits)/float64(b.N), "exits")
+	b.ReportMetric(f.CallNS, "ns/call")
+	b.ReportMetric(f.ExitlessNS, "ns/exitless-call")
+	b.ReportMetric(f.SwitchNS, "ns/switch-median")
+	b.ReportMetric(f.SwitchMeanNS, "ns/switch-mean")
 }

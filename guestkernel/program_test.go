@@ -477,7 +477,10 @@ func TestSwitch(t *testing.T) {
 	modes(t, func(t *testing.T, m *Machine) {
 		const switches = 100000
 		p, c := program(t, m, tinyprog.Code(tinyprog.Switch)...)
-		h := runSwitches(t, p, c, switches)
+		h, err := runSwitches(p, c, switches)
+		if err != nil {
+			t.Fatal(err)
+		}
 		if h.total != switches {
 			t.Errorf("%d switches in the histogram, expected %d", h.total, switches)
 		}
@@ -485,58 +488,6 @@ func TestSwitch(t *testing.T) {
 			t.Errorf("%d exits for %d switches", s.Exits, switches)
 		}
 	})
-}
-
-// histogram is what the Switch program leaves: switches by duration in units of 8 TSC ticks.
-type histogram struct {
-	counts [4096]uint32
-	total  int
-}
-
-// median is in TSC ticks.
-func (h *histogram) median() int {
-	seen := 0
-	for i, n := range h.counts {
-		if seen += int(n); seen*2 >= h.total {
-			return i * 8
-		}
-	}
-	return 0
-}
-
-// runSwitches runs the Switch program for n switches.
-func runSwitches(t testing.TB, p *Tiny, c *Context, n uint64) histogram {
-	t.Helper()
-	const (
-		shared = 0x10000 // offsets in the program's memory
-		areaA  = 0x11000
-		areaB  = 0x12000
-		counts = 0x20000
-		stackB = 0x40000
-	)
-	put := func(off int, v uint64) { binary.LittleEndian.PutUint64(p.mem[off:], v) }
-	put(shared+8, n+1)
-	put(shared+16, ring0.SwitchEntry)
-	fsA, fsB := uint64(0x1000), uint64(0x2000)
-	put(stackB, TinyCode) // where the other context begins
-	for i, v := range []uint64{TinyCode + counts, 0, TinyCode + areaB, TinyCode + areaA, fsB, TinyCode + shared, TinyCode + stackB, fsB, 0x037F<<32 | 0x1F80} {
-		put(areaB+8*i, v)
-	}
-	wrong, err := p.Run(c, &ring0.Regs{
-		RBX: TinyCode + counts, R12: TinyCode + areaA, R13: TinyCode + areaB, R14: fsA, R15: TinyCode + shared, FSBase: fsA,
-	})
-	if err != nil || wrong != 0 {
-		t.Fatalf("%d wrong FS bases, %v", wrong, err)
-	}
-	var h histogram
-	if err := binary.Read(bytes.NewReader(p.mem[counts:]), binary.LittleEndian, &h.counts); err != nil {
-		t.Fatal(err)
-	}
-	h.counts[4095]-- // the first look at the clock measures nothing
-	for _, n := range h.counts {
-		h.total += int(n)
-	}
-	return h
 }
 
 // TestTablesExhausted: page tables for too many address spaces are an error, and what there is works on.

@@ -1,15 +1,21 @@
 package doctor
 
-import "github.com/qenex/qenex-kernel/vcpu/probe"
+import (
+	"github.com/qenex/qenex-kernel/guestkernel"
+	"github.com/qenex/qenex-kernel/vcpu/probe"
+)
 
 // Report is everything that an examination found.
 type Report struct {
 	KVM KVM `json:"kvm"`
 	// Measured is nil when no guest could be run.
-	Measured     *probe.Result `json:"measured,omitempty"`
-	Capabilities []Check       `json:"capabilities"`
-	Host         Host          `json:"host"`
-	Verdict      Verdict       `json:"verdict"`
+	Measured *probe.Result `json:"measured,omitempty"`
+	// Native is nil when native guests cannot run; NativeError says why.
+	Native       *guestkernel.Figures `json:"native,omitempty"`
+	NativeError  string               `json:"native_error,omitempty"`
+	Capabilities []Check              `json:"capabilities"`
+	Host         Host                 `json:"host"`
+	Verdict      Verdict              `json:"verdict"`
 	// RecommendedKernel is KernelStock, KernelLean, or empty when guests cannot run.
 	RecommendedKernel string `json:"recommended_kernel,omitempty"`
 }

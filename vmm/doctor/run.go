@@ -4,6 +4,7 @@ import (
 	"context"
 	"os/exec"
 
+	"github.com/qenex/qenex-kernel/guestkernel"
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/vcpu/probe"
 )
@@ -37,6 +38,7 @@ func run(ctx context.Context, p place) (Report, error) {
 	if guestErr == nil {
 		r.Measured = new(probe.Result)
 		*r.Measured, measureErr = probe.Measure(ctx, sys)
+		r.examineNative(p.kvm)
 	}
 	if err := ctx.Err(); err != nil {
 		return r, err
@@ -45,6 +47,16 @@ func run(ctx context.Context, p place) (Report, error) {
 	r.Capabilities = capabilities(sys, r.emulated())
 	r.conclude(guestErr, measureErr)
 	return r, nil
+}
+
+// examineNative runs the core of native guests.
+func (r *Report) examineNative(path string) {
+	f, err := guestkernel.SelfTest(guestkernel.Options{KVM: path})
+	if err != nil {
+		r.NativeError = err.Error()
+		return
+	}
+	r.Native = &f
 }
 
 // emulated says that guest kernel code is not run by the CPU here.

@@ -16,6 +16,7 @@ func (r Report) Text(w io.Writer, color bool) error {
 	if r.Measured != nil {
 		p.measured(r.Measured)
 	}
+	p.native(r)
 	if r.KVM.Usable {
 		p.section("KVM capabilities")
 		p.checks(r.Capabilities)
@@ -77,6 +78,33 @@ func (p *printer) kvm(r *Report) {
 		text += ", on a host that is a VM itself"
 	}
 	p.line(p.mark(k.Kind != KindUnknown, Optional), "kind", text)
+}
+
+// native prints what the core of native guests can do.
+func (p *printer) native(r *Report) {
+	if r.Native == nil && r.NativeError == "" {
+		return
+	}
+	p.section("Native guests")
+	if r.Native == nil {
+		p.line(p.mark(false, Performance), "core", r.NativeError)
+		return
+	}
+	f := r.Native
+	p.line(p.mark(true, Performance), "core", "SYSCALL arrives at "+f.Entry)
+	for _, row := range []struct {
+		name string
+		ns   float64
+	}{
+		{"make the VM", f.MakeNS},
+		{"system call with an exit", f.CallNS},
+		{"system call without an exit", f.ExitlessNS},
+		{"context switch in the guest, median", f.SwitchNS},
+	} {
+		if row.ns > 0 {
+			p.line(" ", row.name, duration(row.ns))
+		}
+	}
 }
 
 func (p *printer) measured(m *probe.Result) {
