@@ -16,7 +16,7 @@ func (r Report) Text(w io.Writer, color bool) error {
 	if r.Measured != nil {
 		p.measured(r.Measured)
 	}
-	p.native(r)
+	p.native(&r)
 	if r.KVM.Usable {
 		p.section("KVM capabilities")
 		p.checks(r.Capabilities)
