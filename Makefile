@@ -26,7 +26,7 @@ RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svm
 build: ## build bin/qenex, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -tags '$(BUILD_TAGS)' -ldflags '-s -w -X main.version=$(VERSION)' -o bin/qenex ./cmd/qenex
 
-run: build ## boot a Linux guest that prints its own uname -a
+run: build ## run a Linux program in a virtual machine of its own; no guest to download
 	packaging/demo
 
 test: guest lint test-uroot test-svm test-race test-go ## run every test: lint, the svm lane, the race detector, go test
@@ -54,7 +54,7 @@ stress-test: guest ## loop boots, kicks, pauses and resets for STRESS_TIME under
 	$(GO) test -race -count=1 -v -timeout 0 -run '^TestStress' ./vmm -stress $(STRESS_TIME)
 	$(GO) test -count=1 -v -timeout 0 -run '^TestStressPrograms$$' ./internal/programs -stress $(STRESS_TIME)
 
-bench: build guest ## measure QENEX beside QEMU and gokvm, its native guests beside gVisor
+bench: build guest ## measure QENEX: native guests beside gVisor, Linux kernels beside QEMU and gokvm
 	$(GO) build -o bin/gokvm github.com/bobuhiro11/gokvm
 	bin/qenex bench --gokvm bin/gokvm $(BENCH_FLAGS)
 
@@ -64,7 +64,7 @@ bench-svm: guest ## the same inside the svm lane's machine, where guest kernel c
 fuzz: ## run every fuzz target for FUZZ_TIME
 	packaging/fuzz $(FUZZ_TIME)
 
-lint: ## gofmt, go vet, staticcheck, shell syntax
+lint: ## gofmt, go vet, staticcheck, who imports whom, shell syntax
 	packaging/lint
 
 guest: ## make all guest artefacts: kernels and initramfs images (a kernel build: about 5 minutes, once)
@@ -76,7 +76,7 @@ guest-stock: ## make the stock kernel and the initramfs images; no kernel build
 guest-lean: ## make the lean kernel and the small initramfs images
 	guest/build.sh tiny busybox lean
 
-install: build ## install binary, man page, completions and a udev rule to copy, under DESTDIR and PREFIX
+install: build ## install binary, man page, completions, licences and a udev rule to copy, under DESTDIR and PREFIX
 	install -D -m 755 bin/qenex '$(DESTDIR)$(PREFIX)/bin/qenex'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1' '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
@@ -84,7 +84,7 @@ install: build ## install binary, man page, completions and a udev rule to copy,
 	bin/qenex completion bash >'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/qenex'
 	bin/qenex completion zsh >'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_qenex'
 	bin/qenex completion fish >'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/qenex.fish'
-	install -D -m 644 packaging/65-qenex-kvm.rules '$(DESTDIR)$(PREFIX)/share/doc/qenex/65-qenex-kvm.rules'
+	install -D -m 644 -t '$(DESTDIR)$(PREFIX)/share/doc/qenex' LICENSE NOTICE LICENSES/*.txt packaging/65-qenex-kvm.rules
 	@echo 'If only root may open /dev/kvm here: $(PREFIX)/share/doc/qenex/65-qenex-kvm.rules says what to do.'
 
 uninstall: ## remove what install put there
@@ -93,6 +93,7 @@ uninstall: ## remove what install put there
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_qenex' \
 		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/qenex.fish' \
 		'$(DESTDIR)$(PREFIX)/share/doc/qenex/65-qenex-kvm.rules'
+	for f in LICENSE NOTICE LICENSES/*.txt; do rm -f "$(DESTDIR)$(PREFIX)/share/doc/qenex/$${f##*/}"; done
 
 clean: ## remove what make built here
 	rm -rf bin
