@@ -30,7 +30,7 @@ type Context struct {
 	pace     int   // see startPace
 
 	fpMu  sync.Mutex
-	fpCPU *vcpu      // whose registers hold the FP state; nil: fp has it; protected by fpMu
+	fpCPU *vcpu      // whose registers hold the FP state; nil: fpMem has it; protected by fpMu
 	fpMem *kvm.XSave // protected by fpMu
 }
 

@@ -12,8 +12,8 @@
 //     looks for the answer there, while the caller of Run looks for the next request. Nobody exits, and a system call costs
 //     two cache lines instead of two world switches. Both sides give up after a while and fall back to an exit.
 //
-// Run chooses: exit-less needs a spare CPU for the caller, so there are permits, half as many as CPUs; and it pays only where an exit is dear,
-// so New measures one.
+// Run chooses. Exit-less calls pay where an exit is dear, so New measures one; for programs that trap often, so each Context keeps a pace; and where a CPU
+// is to spare for the caller, so there are permits, half as many as CPUs, and everybody rests from them when answers come too late.
 //
 // # Stale translations
 //

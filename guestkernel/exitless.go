@@ -23,14 +23,14 @@ const (
 // mayPoll makes sure of a permit to run exit-less, and of a vCPU with it.
 func (c *Context) mayPoll() bool {
 	if c.held != nil {
-		if c.pace > 0 && c.m.rest.Load() <= 0 {
+		if (c.pace > 0 || c.m.eager) && c.m.rest.Load() <= 0 {
 			return true
 		}
 	} else {
 		if cap(c.m.runners) == 0 {
 			return false
 		}
-		if c.pace < startPace {
+		if c.pace < startPace && !c.m.eager {
 			return false
 		}
 		if c.m.rest.Load() <= 0 {

@@ -32,7 +32,7 @@ type Mode int
 const (
 	ModeAuto     Mode = iota // exit-less where it is measured to pay
 	ModeDirect               // an exit for each trap
-	ModeExitless             // exit-less whenever a permit is free, whatever an exit costs
+	ModeExitless             // exit-less whenever a permit is free, whatever an exit costs and the program does
 )
 
 // Options of a Machine.
@@ -81,7 +81,7 @@ func New(o Options) (_ *Machine, err error) {
 	if o.KVM == "" {
 		o.KVM = "/dev/kvm"
 	}
-	m := &Machine{byTID: make(map[int]*vcpu)}
+	m := &Machine{byTID: make(map[int]*vcpu), eager: o.Mode == ModeExitless}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
