@@ -65,6 +65,7 @@ type Machine struct {
 	runners   chan *runner  // the free permits to run exit-less
 	rest      atomic.Int64  // how many times nobody is to run exit-less, because it did not pay
 	wanted    atomic.Bool   // a context would have liked a permit
+	eager     bool          // ModeExitless
 
 	mu      sync.Mutex
 	cpus    []*vcpu       // all, by number; protected by mu
