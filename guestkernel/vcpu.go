@@ -228,10 +228,7 @@ func (m *Machine) find() (err error) {
 	if m.stub, err = ring0.NewStub(m.entry); err != nil {
 		return err
 	}
-	m.mapCore(m.entry)
-	if err := m.flush(); err != nil {
-		return err
-	}
+	m.mapCore(m.entry) // opens pages at most: nothing to flush
 	return v.setStub()
 }
 
