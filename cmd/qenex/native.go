@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/qenex/qenex-kernel/guestkernel"
 	"github.com/qenex/qenex-kernel/guestkernel/sentry"
 	"github.com/qenex/qenex-kernel/oci/image"
 )
@@ -31,6 +32,7 @@ type nativeFlags struct {
 	Stats    bool     `help:"Print counters on stderr at the end: system calls, exits, faults, changes of run mode."`
 	Debug    string   `placeholder:"FILE" help:"Append a log of what the guest's kernel does to FILE."`
 	Strace   bool     `help:"Log every system call of the guest too; needs --debug."`
+	Mode     string   `hidden:"" default:"auto" enum:"auto,direct,exitless" help:"How programs leave the VM: for tests."`
 }
 
 // native runs a program to its end. It returns an *exitError with the program's exit code.
@@ -58,8 +60,10 @@ func (c *runCmd) sandbox(spec sentry.Spec) (sentry.Status, error) {
 	if c.Timeout > 0 {
 		overtime = time.After(c.Timeout)
 	}
-	signals := catchSignals(spec.TTY)
+	caught := make(chan (<-chan os.Signal), 1)
+	go func() { caught <- catchSignals(spec.TTY) }() // a millisecond's work, and the guest is not built yet
 	s, err := sentry.New(spec)
+	signals := <-caught
 	if err != nil {
 		return sentry.Status{}, err
 	}
@@ -100,6 +104,12 @@ func (c *runCmd) spec() (spec sentry.Spec, err error) {
 	spec = sentry.Spec{Args: c.Program, Hostname: c.Hostname, Device: c.KVM, Debug: c.Debug, Strace: c.Strace}
 	if c.Strace && c.Debug == "" {
 		return spec, errors.New("--strace needs --debug FILE")
+	}
+	switch c.Mode {
+	case "direct":
+		spec.Mode = guestkernel.ModeDirect
+	case "exitless":
+		spec.Mode = guestkernel.ModeExitless
 	}
 	switch c.Net {
 	case "user":
@@ -317,7 +327,7 @@ qenex: page faults         %d
 qenex: run mode changes    %d
 qenex: virtual CPUs        %d
 qenex: address spaces      %d
-qenex: memory at the end   %.1f MiB
+qenex: guest memory        %.1f MiB
 qenex: network             %d bytes in, %d out
 qenex: host CPU time       %.1f ms
 `, s.Syscalls, s.Exits, s.Faults, s.ModeChanges, s.VCPUs, s.Spaces, float64(s.MemoryBytes)/(1<<20), s.RxBytes, s.TxBytes, float64(s.CPUTimeNanos)/1e6)

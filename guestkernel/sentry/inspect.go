@@ -71,7 +71,12 @@ func (s *Sandbox) Stats() Stats {
 		st.Processes++
 		st.Threads += tg.Count()
 	}
-	if n, err := s.k.MemoryFile().TotalUsage(); err == nil {
+	s.mu.Lock()
+	ended := s.ended
+	s.mu.Unlock()
+	if ended {
+		st.MemoryBytes = s.backend.mostAtExit.Load()
+	} else if n, err := s.k.MemoryFile().TotalUsage(); err == nil {
 		st.MemoryBytes = n
 	}
 	var ru unix.Rusage

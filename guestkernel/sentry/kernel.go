@@ -6,9 +6,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"sync"
-	"time"
 
-	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/memutil"
 	"gvisor.dev/gvisor/pkg/rand"
@@ -24,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/sentry/usage"
 	"gvisor.dev/gvisor/pkg/sentry/vfs"
 
+	"github.com/qenex/qenex-kernel/guestkernel/sentry/internal/early"
 	"github.com/qenex/qenex-kernel/usernet"
 )
 
@@ -46,14 +45,14 @@ var processOnce = sync.OnceValue(func() error {
 // setLog sends the Sentry's log to the file, or nowhere.
 func setLog(spec *Spec) error {
 	if spec.Debug == "" {
-		log.SetTarget(discard{})
+		early.LogTo(nil)
 		return nil
 	}
 	f, err := os.OpenFile(spec.Debug, os.O_CREATE|os.O_WRONLY|os.O_APPEND|os.O_SYNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("opening the log: %w", err)
 	}
-	log.SetTarget(log.GoogleEmitter{Writer: &log.Writer{Next: f}})
+	early.LogTo(log.GoogleEmitter{Writer: &log.Writer{Next: f}})
 	log.SetLevel(log.Debug)
 	if spec.Strace {
 		strace.Initialize()
@@ -61,12 +60,6 @@ func setLog(spec *Spec) error {
 	}
 	return nil
 }
-
-// discard is a log emitter that keeps nothing.
-type discard struct{}
-
-// Emit implements log.Emitter.
-func (discard) Emit(int, log.Level, time.Time, string, ...any) {}
 
 // newMemory makes the file that holds all guest memory.
 func newMemory() (*pgalloc.MemoryFile, error) {
@@ -83,31 +76,26 @@ func newMemory() (*pgalloc.MemoryFile, error) {
 	return mf, nil
 }
 
-// newKernel makes a Sentry kernel with its backend, memory, clocks, network and file-system types, and no task. The gateway is nil
-// without a network.
-func newKernel(spec *Spec) (k *kernel.Kernel, b *backend, gateway *usernet.Gateway, err error) {
-	// Asking the processor what it is takes more than a millisecond where CPUID is emulated: other things go on meanwhile.
-	known := make(chan struct{})
-	go func() {
-		cpuid.Initialize()
-		close(known)
-	}()
-	k = &kernel.Kernel{AllowSUID: true}
+// newKernel makes a Sentry kernel with its memory, clocks, network and file-system types, and no task. It does not wait for the backend.
+// The gateway is nil without a network.
+func newKernel(spec *Spec, b *backend) (k *kernel.Kernel, gateway *usernet.Gateway, err error) {
+	k = &kernel.Kernel{Platform: b, AllowSUID: true}
 	mf, err := newMemory()
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	k.SetMemoryFile(mf)
+	b.memory = mf
 	if spec.Memory != 0 {
 		usage.MinimumTotalMemoryBytes = spec.Memory
 		usage.MaximumTotalMemoryBytes = spec.Memory
 	}
 	if err := processOnce(); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	vdso, err := loader.PrepareVDSO(mf)
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("building the VDSO: %w", err)
+		return nil, nil, fmt.Errorf("building the VDSO: %w", err)
 	}
 	tk := kernel.NewTimekeeper()
 	params := kernel.NewVDSOParamPage(mf, vdso.ParamPage.FileRange())
@@ -116,23 +104,15 @@ func newKernel(spec *Spec) (k *kernel.Kernel, b *backend, gateway *usernet.Gatew
 	userns := auth.NewRootUserNamespace()
 	netns, gateway, err := newNetwork(spec, tk, userns, k)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	defer func() {
-		if err != nil {
-			b.release()
-			if gateway != nil {
-				gateway.Close()
-			}
+		if err != nil && gateway != nil {
+			gateway.Close()
 		}
 	}()
-	<-known
-	if b, err = newBackend(spec); err != nil {
-		return nil, nil, nil, err
-	}
-	k.Platform = b
 	if err := k.Init(kernel.InitKernelArgs{
-		FeatureSet:           cpuid.HostFeatureSet(), // fixed already
+		FeatureSet:           early.CPU(), // fixed already
 		Timekeeper:           tk,
 		RootUserNamespace:    userns,
 		RootNetworkNamespace: netns,
@@ -144,19 +124,19 @@ func newKernel(spec *Spec) (k *kernel.Kernel, b *backend, gateway *usernet.Gatew
 		RootPIDNamespace:     kernel.NewRootPIDNamespace(userns),
 		Cgroup2FSInit:        cgroup2fs.NewFilesystem,
 	}); err != nil {
-		return nil, nil, nil, fmt.Errorf("initialising the Sentry kernel: %w", err)
+		return nil, nil, fmt.Errorf("initialising the Sentry kernel: %w", err)
 	}
 	if err := registerFilesystems(k.VFS()); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	hostfs, err := host.NewFilesystem(k.VFS())
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("making the file system of passed files: %w", err)
+		return nil, nil, fmt.Errorf("making the file system of passed files: %w", err)
 	}
 	defer hostfs.DecRef(k.SupervisorContext())
 	k.SetHostMount(k.VFS().NewDisconnectedMount(hostfs, nil, &vfs.MountOptions{}))
 	k.RegisterContainerName(containerID, containerID)
-	return k, b, gateway, nil
+	return k, gateway, nil
 }
 
 // cpus is how many processors the guest sees.

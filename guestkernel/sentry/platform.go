@@ -1,9 +1,12 @@
 package sentry
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+	"gvisor.dev/gvisor/pkg/context"
+	"gvisor.dev/gvisor/pkg/sentry/pgalloc"
 	"gvisor.dev/gvisor/pkg/sentry/platform"
 
 	"github.com/qenex/qenex-kernel/guestkernel"
@@ -13,23 +16,50 @@ import (
 
 // backend is what runs guest code, with what the Sentry's own interface does not tell of it.
 type backend struct {
-	*qplatform.Platform
-	spaces atomic.Int64 // address spaces made
+	*qplatform.Platform                       // nil until wait has returned
+	platform.NoCPUNumbers                     // asked for earlier than that
+	wait                  func() error        // until the VM is made; the same answer each time
+	spaces                atomic.Int64        // address spaces made
+	memory                *pgalloc.MemoryFile // the guest's; set before its first thread
+	mostAtExit            atomic.Uint64       // bytes: the most guest memory in use when a thread ended
 }
 
-// newBackend makes the VM that the guest runs in.
-func newBackend(spec *Spec) (*backend, error) {
-	p, err := qplatform.New(guestkernel.Options{KVM: spec.Device})
-	if err != nil {
-		return nil, err
-	}
-	return &backend{Platform: p}, nil
+// startBackend begins to make the VM that the guest runs in. That takes milliseconds, in which a kernel can be built.
+func startBackend(spec *Spec) *backend {
+	b, options := &backend{}, guestkernel.Options{KVM: spec.Device, Mode: spec.Mode}
+	b.wait = sync.OnceValue(func() (err error) {
+		b.Platform, err = qplatform.New(options)
+		return err
+	})
+	go b.wait()
+	return b
 }
 
 // NewAddressSpace implements platform.Platform.
 func (b *backend) NewAddressSpace() (platform.AddressSpace, error) {
 	b.spaces.Add(1)
 	return b.Platform.NewAddressSpace()
+}
+
+// NewContext implements platform.Platform.
+func (b *backend) NewContext(ctx context.Context) platform.Context {
+	return thread{b.Platform.NewContext(ctx), b}
+}
+
+// thread is a context that looks at the guest's memory before it ends: afterwards it is gone.
+type thread struct {
+	platform.Context
+	b *backend
+}
+
+// PrepareExit implements platform.Context.
+func (t thread) PrepareExit() {
+	if n, err := t.b.memory.TotalUsage(); err == nil {
+		for was := t.b.mostAtExit.Load(); n > was && !t.b.mostAtExit.CompareAndSwap(was, n); {
+			was = t.b.mostAtExit.Load()
+		}
+	}
+	t.Context.PrepareExit()
 }
 
 // count fills in the counters of the VM.
@@ -40,9 +70,9 @@ func (b *backend) count(st *Stats) {
 	st.Spaces = int(b.spaces.Load())
 }
 
-// release frees the VM; b may be nil.
+// release frees the VM, if there is one.
 func (b *backend) release() {
-	if b != nil {
+	if b.wait() == nil {
 		b.Close()
 	}
 }

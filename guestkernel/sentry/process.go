@@ -3,10 +3,14 @@ package sentry
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
+	gerrors "gvisor.dev/gvisor/pkg/errors"
+	"gvisor.dev/gvisor/pkg/errors/linuxerr"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/user"
 	"gvisor.dev/gvisor/pkg/sentry/kernel"
 	"gvisor.dev/gvisor/pkg/sentry/kernel/auth"
@@ -104,12 +108,12 @@ func (s *Sandbox) create(args kernel.CreateProcessArgs, files [3]*os.File, tty b
 	}
 	if args.Filename, err = user.ResolveExecutablePath(ctx, &args); err != nil {
 		p.giveBack(ctx)
-		return nil, &StartError{Program: args.Argv[0], Err: err}
+		return nil, newStartError(args.Argv[0], err)
 	}
 	args.MountNamespace.IncRef() // for the process
 	if p.tg, p.pid, err = s.k.CreateProcess(args); err != nil {
 		p.giveBack(ctx)
-		return nil, &StartError{Program: args.Filename, Err: err}
+		return nil, newStartError(args.Filename, err)
 	}
 	return p, nil
 }
@@ -117,11 +121,35 @@ func (s *Sandbox) create(args kernel.CreateProcessArgs, files [3]*os.File, tty b
 // StartError says that a program could not be started at all.
 type StartError struct {
 	Program string
+	Errno   syscall.Errno // what execve(2) would give; 0 if that is not known. errors.Is finds it too
 	Err     error
+}
+
+// startErrnos are those by which an execve(2) fails for the program's sake.
+var startErrnos = []*gerrors.Error{
+	linuxerr.ENOENT, linuxerr.EACCES, linuxerr.ENOEXEC, linuxerr.ENOTDIR, linuxerr.EISDIR, linuxerr.EPERM, linuxerr.ELOOP, linuxerr.ENAMETOOLONG,
+	linuxerr.E2BIG, linuxerr.ENOMEM, linuxerr.EIO, linuxerr.EINVAL, linuxerr.ELIBBAD, linuxerr.ETXTBSY,
+}
+
+// newStartError makes a StartError. The Sentry gives its errors of a start as texts that end in the message of the error number.
+func newStartError(program string, err error) *StartError {
+	e := &StartError{Program: program, Err: err}
+	for _, known := range startErrnos {
+		if strings.HasSuffix(err.Error(), known.Error()) {
+			e.Errno = syscall.Errno(known.Errno())
+			break
+		}
+	}
+	return e
 }
 
 // Error implements error.
 func (e *StartError) Error() string { return fmt.Sprintf("starting %s: %v", e.Program, e.Err) }
 
-// Unwrap gives the cause.
-func (e *StartError) Unwrap() error { return e.Err }
+// Unwrap gives the cause and its error number.
+func (e *StartError) Unwrap() []error {
+	if e.Errno == 0 {
+		return []error{e.Err}
+	}
+	return []error{e.Err, e.Errno}
+}

@@ -42,6 +42,7 @@ type Sandbox struct {
 	execs    map[int]*program // by PID, until they have been waited for
 	paused   bool
 	closed   bool
+	ended    bool // the first program has been waited for
 
 	outOfMemory atomic.Bool
 }
@@ -54,7 +55,7 @@ func New(spec Spec) (*Sandbox, error) {
 	if err := setLog(&spec); err != nil {
 		return nil, err
 	}
-	s := &Sandbox{spec: spec, execs: map[int]*program{}}
+	s := &Sandbox{spec: spec, execs: map[int]*program{}, backend: startBackend(&spec)}
 	if err := s.build(); err != nil {
 		s.backend.release()
 		return nil, err
@@ -106,7 +107,7 @@ func (s *Sandbox) build() error {
 	if s.spec.Restore != nil {
 		return s.restore()
 	}
-	if s.k, s.backend, s.gateway, err = newKernel(&s.spec); err != nil {
+	if s.k, s.gateway, err = newKernel(&s.spec, s.backend); err != nil {
 		return err
 	}
 	if s.args, err = s.processArgs(); err != nil {
@@ -119,7 +120,7 @@ func (s *Sandbox) build() error {
 		return err
 	}
 	s.args.MountNamespace = s.mns
-	return nil
+	return s.backend.wait()
 }
 
 // processArgs is what the first program is made with; Exec changes some of it.
@@ -215,6 +216,7 @@ func (s *Sandbox) wait(p *program) Status {
 	p.tg.WaitExited()
 	s.mu.Lock()
 	p.giveBack(s.k.SupervisorContext())
+	s.ended = s.ended || p == s.first
 	s.mu.Unlock()
 	ws := p.tg.ExitStatus()
 	if ws.Signaled() {

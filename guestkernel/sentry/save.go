@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 	"gvisor.dev/gvisor/pkg/abi/linux"
 	"gvisor.dev/gvisor/pkg/context"
-	"gvisor.dev/gvisor/pkg/cpuid"
 	"gvisor.dev/gvisor/pkg/sentry/checkpoint"
 	"gvisor.dev/gvisor/pkg/sentry/fsimpl/host"
 	"gvisor.dev/gvisor/pkg/sentry/inet"
@@ -23,6 +22,7 @@ import (
 	"gvisor.dev/gvisor/pkg/state"
 	"gvisor.dev/gvisor/pkg/state/statefile"
 
+	"github.com/qenex/qenex-kernel/guestkernel/sentry/internal/early"
 	"github.com/qenex/qenex-kernel/usernet"
 )
 
@@ -78,8 +78,8 @@ func (s *Sandbox) restore() error {
 	if err := processOnce(); err != nil {
 		return err
 	}
-	cpuid.Initialize()
-	if s.backend, err = newBackend(&s.spec); err != nil {
+	early.CPU()
+	if err := s.backend.wait(); err != nil {
 		return err
 	}
 	s.k = &kernel.Kernel{Platform: s.backend}
@@ -88,6 +88,7 @@ func (s *Sandbox) restore() error {
 		return err
 	}
 	s.k.SetMemoryFile(mf)
+	s.backend.memory = mf
 	fds, err := s.restoreFiles()
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@ package sentry
 import (
 	"os"
 	"syscall"
+
+	"github.com/qenex/qenex-kernel/guestkernel"
 )
 
 // Net says which network the guest has.
@@ -87,9 +89,10 @@ type Spec struct {
 	Rlimits []Rlimit
 	Files   [3]*os.File // stdin, stdout, stderr; nil: the host process's own. They stay open, and the caller's
 
-	Device string // KVM device; "" means /dev/kvm
-	Debug  string // file that gets the Sentry's log; "" means no log
-	Strace bool   // log every system call (to Debug)
+	Device string           // KVM device; "" means /dev/kvm
+	Mode   guestkernel.Mode // how programs run; what pays is found out unless a test wants one mode
+	Debug  string           // file that gets the Sentry's log; "" means no log
+	Strace bool             // log every system call (to Debug)
 
 	// Restore, if not nil, is a file that Save wrote; New then builds the kernel from it, and Start resumes it.
 	// Args, Env, UID and the like are ignored, Root, Mounts and Files must be what they were.
@@ -137,7 +140,7 @@ type Process struct {
 type Stats struct {
 	Processes    int    // now
 	Threads      int    // now
-	MemoryBytes  uint64 // guest memory in use now
+	MemoryBytes  uint64 // guest memory in use now; after the end, the most that there was when a program ended
 	Syscalls     uint64 // system calls of guest programs
 	Exitless     uint64 // those of them that needed no exit
 	Exits        uint64 // exits of vCPUs to the host
