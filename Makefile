@@ -16,7 +16,7 @@ BENCH_FLAGS ?=
 SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./guestkernel ./guestkernel/ring0 ./guestkernel/pagetable
 SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio
 # The rooms with more than one goroutine.
-RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svmlane ./guestkernel
+RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./oci/container
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:

@@ -8,7 +8,7 @@
 // A Context is one thread of a program. Run gives it a vCPU until it traps. There are two ways:
 //
 //   - direct: the calling thread enters the VM itself; every trap is an exit.
-//   - exit-less: another thread, the vCPU's runner, stays in the VM. The syscall stub leaves the registers in a slot (a shared page) and
+//   - exit-less: another thread, a runner, stays in the VM with one of its vCPUs. The syscall stub leaves the registers in a slot (a shared page) and
 //     looks for the answer there, while the caller of Run looks for the next request. Nobody exits, and a system call costs
 //     two cache lines instead of two world switches. Both sides give up after a while and fall back to an exit.
 //

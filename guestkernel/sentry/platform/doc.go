@@ -1,3 +1,3 @@
 // Package platform implements gVisor's platform interface on guestkernel: it translates registers, faults and mappings between the two,
-// and decides nothing else. With package sentry, above it, it is the only importer of gVisor's Sentry.
+// and decides nothing else. Nothing outside guestkernel/sentry imports gVisor's Sentry.
 package platform
