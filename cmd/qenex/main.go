@@ -1,7 +1,7 @@
 // Command qenex runs virtual machines.
 //
-// This package is flags, output and exit codes. It calls vmm for machines, doctor for what the
-// host can do and bench for measurements, and knows no ioctl.
+// This package is flags, output and exit codes. It calls vmm for machines, guestkernel/sentry for programs, oci for images and
+// containers, doctor for what the host can do and bench for measurements, and knows no ioctl.
 package main
 
 import (
