@@ -35,12 +35,17 @@ type nativeFlags struct {
 	Mode     string   `hidden:"" default:"auto" enum:"auto,direct,exitless" help:"How programs leave the VM: for tests."`
 }
 
+// runModes are the values of --mode.
+var runModes = map[string]guestkernel.Mode{"auto": guestkernel.ModeAuto, "direct": guestkernel.ModeDirect, "exitless": guestkernel.ModeExitless}
+
 // native runs a program to its end. It returns an *exitError with the program's exit code.
 func (c *runCmd) native() error {
+	vm := sentry.StartVM(c.KVM, runModes[c.Mode])
 	spec, err := c.spec()
 	if err != nil {
 		return err
 	}
+	spec.VM = vm
 	tty, err := keepTerminal(spec.TTY)
 	if err != nil {
 		return err
@@ -101,15 +106,9 @@ func warnUnconfined(missing []string) {
 
 // spec says what the flags ask for.
 func (c *runCmd) spec() (spec sentry.Spec, err error) {
-	spec = sentry.Spec{Args: c.Program, Hostname: c.Hostname, Device: c.KVM, Debug: c.Debug, Strace: c.Strace}
+	spec = sentry.Spec{Args: c.Program, Hostname: c.Hostname, Debug: c.Debug, Strace: c.Strace}
 	if c.Strace && c.Debug == "" {
 		return spec, errors.New("--strace needs --debug FILE")
-	}
-	switch c.Mode {
-	case "direct":
-		spec.Mode = guestkernel.ModeDirect
-	case "exitless":
-		spec.Mode = guestkernel.ModeExitless
 	}
 	switch c.Net {
 	case "user":

@@ -24,9 +24,16 @@ type backend struct {
 	mostAtExit            atomic.Uint64       // bytes: the most guest memory in use when a thread ended
 }
 
+// VM is an empty virtual machine, or one that is being made: what a sandbox needs first, and whose making goes on beside other work.
+type VM struct{ b *backend }
+
+// StartVM begins to make a VM and does not wait for it: New does, and gives the error if there is one. The VM is for one sandbox.
+// Device and mode are as in Spec.
+func StartVM(device string, mode guestkernel.Mode) *VM { return &VM{startBackend(device, mode)} }
+
 // startBackend begins to make the VM that the guest runs in. That takes milliseconds, in which a kernel can be built.
-func startBackend(spec *Spec) *backend {
-	b, options := &backend{}, guestkernel.Options{KVM: spec.Device, Mode: spec.Mode}
+func startBackend(device string, mode guestkernel.Mode) *backend {
+	b, options := &backend{}, guestkernel.Options{KVM: device, Mode: mode}
 	b.wait = sync.OnceValue(func() (err error) {
 		b.Platform, err = qplatform.New(options)
 		return err

@@ -55,7 +55,12 @@ func New(spec Spec) (*Sandbox, error) {
 	if err := setLog(&spec); err != nil {
 		return nil, err
 	}
-	s := &Sandbox{spec: spec, execs: map[int]*program{}, backend: startBackend(&spec)}
+	s := &Sandbox{spec: spec, execs: map[int]*program{}}
+	if spec.VM != nil {
+		s.backend = spec.VM.b
+	} else {
+		s.backend = startBackend(spec.Device, spec.Mode)
+	}
 	if err := s.build(); err != nil {
 		s.backend.release()
 		return nil, err

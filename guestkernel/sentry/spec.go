@@ -91,6 +91,7 @@ type Spec struct {
 
 	Device string           // KVM device; "" means /dev/kvm
 	Mode   guestkernel.Mode // how programs run; what pays is found out unless a test wants one mode
+	VM     *VM              `json:"-"` // from StartVM; nil: New makes one of Device and Mode
 	Debug  string           // file that gets the Sentry's log; "" means no log
 	Strace bool             // log every system call (to Debug)
 
