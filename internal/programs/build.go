@@ -5,9 +5,11 @@ import (
 	"embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,19 +20,83 @@ import (
 //go:embed c
 var sources embed.FS
 
-// C builds the program of c/name.c, or of all sources in the directory c/name, and returns its path; see cc.Build.
+// PrebuiltEnv names a variable with a directory that holds the programs of Prebuild: with it nothing is built, and what
+// is not there cannot be had. It is for a machine without compilers, such as that of the svm lane.
+const PrebuiltEnv = "QENEX_EXTRA"
+
+// C builds the program of c/name.c, or of all sources in the directory c/name, and returns its path; see cc.Build. The
+// error wraps cc.ErrNoCompiler if there is no compiler, and only programs without shared libraries are prebuilt.
 func C(ctx context.Context, name string, flags ...string) (string, error) {
-	return cc.Build(ctx, sources, name, flags...)
+	dir := os.Getenv(PrebuiltEnv)
+	if dir == "" {
+		return cc.Build(ctx, sources, name, flags...)
+	}
+	if !slices.Equal(flags, []string{cc.Static}) {
+		return "", fmt.Errorf("C program %s with %q is not among the prebuilt ones: %w", name, flags, cc.ErrNoCompiler)
+	}
+	return prebuilt(dir, name)
 }
 
 // Go builds the command of a package of this module, without cgo, and returns its path. pkg is relative to the module's
 // root, such as "./cmd/qenex". The Go command has its own cache: what is up to date is not built again.
 func Go(ctx context.Context, pkg string) (string, error) {
+	if dir := os.Getenv(PrebuiltEnv); dir != "" {
+		return prebuilt(dir, filepath.Base(pkg))
+	}
 	path, err := buildGo(ctx, pkg)
 	if err != nil {
 		return "", fmt.Errorf("build Go program %s: %w", pkg, err)
 	}
 	return path, nil
+}
+
+// prebuilt returns the path of a program that Prebuild put into dir.
+func prebuilt(dir, name string) (string, error) {
+	path := filepath.Join(dir, name)
+	if _, err := os.Stat(path); err != nil {
+		return "", fmt.Errorf("prebuilt program %s, %s=%s: %w", name, PrebuiltEnv, dir, err)
+	}
+	return path, nil
+}
+
+// Prebuild builds qenex and every program that needs nothing but a kernel, and puts them into dir under their plain
+// names.
+func Prebuild(ctx context.Context, dir string) error {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"hello", "conform", "hard", "hostile", "escape"} {
+		path, err := cc.Build(ctx, sources, name, cc.Static)
+		if err != nil {
+			return err
+		}
+		if err := place(path, filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	for _, pkg := range []string{"./cmd/qenex", "./internal/programs/goload"} {
+		path, err := buildGo(ctx, pkg)
+		if err != nil {
+			return fmt.Errorf("build Go program %s: %w", pkg, err)
+		}
+		if err := place(path, filepath.Join(dir, filepath.Base(pkg))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// place copies a program.
+func place(from, to string) error {
+	text, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	// Not into the file of a program that may be running.
+	if err := os.Remove(to); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(to, text, 0o755)
 }
 
 func buildGo(ctx context.Context, pkg string) (string, error) {

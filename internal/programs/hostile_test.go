@@ -74,18 +74,25 @@ func (w *witness) check(t *testing.T) {
 // contained fails the test if a guest's end shows that QENEX itself was hurt.
 func contained(t *testing.T, what string, r Result) {
 	t.Helper()
+	if wrong := uncontained(r); wrong != "" {
+		t.Errorf("%s: %s", what, wrong)
+	}
+}
+
+// uncontained says by what a guest's end shows that QENEX itself was hurt, or nothing.
+func uncontained(r Result) string {
 	if r.Late {
-		t.Errorf("%s: did not end: %v", what, r)
+		return fmt.Sprintf("did not end: %v", r)
 	}
 	if r.Left > 0 {
-		t.Errorf("%s: %d processes are left", what, r.Left)
+		return fmt.Sprintf("%d processes are left", r.Left)
 	}
 	for _, bad := range []string{"panic", "fatal error", "goroutine ", "runtime error", "SIGSEGV: ", "unexpected fault"} {
 		if strings.Contains(r.Stderr, bad) {
-			t.Errorf("%s: QENEX itself failed: %v", what, r)
-			return
+			return fmt.Sprintf("QENEX itself failed: %v", r)
 		}
 	}
+	return ""
 }
 
 // TestHostilePrograms runs programs that attack what is under them; each must end as its own error, and a guest beside

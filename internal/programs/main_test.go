@@ -23,6 +23,9 @@ const guestEnv = "QENEX_GUEST_COMMAND"
 // binEnv names a variable with the path of the qenex to test; without it one is built.
 const binEnv = "QENEX_BIN"
 
+// inLane says whether this runs in the svm lane: on an emulated machine that has nothing but what was handed in.
+func inLane() bool { return os.Getenv("QENEX_LANE") == "svm" }
+
 var qenex = sync.OnceValues(func() (string, error) {
 	if path := os.Getenv(binEnv); path != "" {
 		return path, nil

@@ -55,6 +55,29 @@ func short(s string) string {
 	return fmt.Sprintf("%q", s)
 }
 
+// difference says what a guest's result has that the native one has not, or nothing if they are equal.
+func difference(native, guest Result) string {
+	var d []string
+	for _, s := range []struct{ name, native, guest string }{{"stdout", native.Stdout, guest.Stdout}, {"stderr", native.Stderr, guest.Stderr}} {
+		if s.native == s.guest {
+			continue
+		}
+		n, g := strings.SplitAfter(s.native, "\n"), strings.SplitAfter(s.guest, "\n")
+		i := 0
+		for i < len(n)-1 && i < len(g)-1 && n[i] == g[i] {
+			i++
+		}
+		d = append(d, fmt.Sprintf("%s, line %d: native %s, guest %s", s.name, i+1, short(n[i]), short(g[i])))
+	}
+	if native.Code != guest.Code {
+		d = append(d, fmt.Sprintf("exit code: native %d, guest %d", native.Code, guest.Code))
+	}
+	if native.Late != guest.Late || native.Left != guest.Left {
+		d = append(d, fmt.Sprintf("native: %v, guest: %v", native, guest))
+	}
+	return strings.Join(d, "; ")
+}
+
 // Runner starts programs in one way.
 type Runner struct {
 	Name string

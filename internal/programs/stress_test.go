@@ -2,8 +2,12 @@ package programs
 
 import (
 	"bytes"
+	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -54,40 +58,48 @@ func TestStressPrograms(t *testing.T) {
 
 	const atOnce = 4
 	var wg sync.WaitGroup
-	var mu sync.Mutex
-	runs := 0
+	tally := newTally()
 	end := time.Now().Add(*stress)
+	if limit, ok := t.Deadline(); ok && limit.Before(end) {
+		t.Fatalf("go test would stop this after %v, before -stress %v is over; add -timeout 0", time.Until(limit).Round(time.Second), *stress)
+	}
 	for n := range atOnce {
 		rng := rand.New(rand.NewPCG(uint64(n), uint64(time.Now().UnixNano())))
 		wg.Go(func() {
 			for first := true; first || time.Now().Before(end); first = false {
 				j := jobs[rng.IntN(len(jobs))]
 				r, err := g.Run(t.Context(), j.Program)
+				wrong := ""
 				if err != nil {
-					t.Errorf("%q: %v", j.Args, err)
-					return
+					wrong = err.Error()
+				} else {
+					wrong = j.wrong(r)
 				}
-				j.check(t, r)
-				mu.Lock()
-				runs++
-				mu.Unlock()
+				if tally.add(j.name(), wrong != ""); wrong != "" {
+					t.Errorf("%s: %s", j.name(), wrong)
+				}
 			}
 		})
 	}
 	wg.Wait()
-	t.Logf("%d runs, %d at once", runs, atOnce)
+	leaks := 0
+	leak := func(format string, args ...any) {
+		leaks++
+		t.Errorf(format, args...)
+	}
 	if now := available(t); now+1<<30 < before {
-		t.Errorf("%d MiB of the host's memory are gone", (before-now)>>20)
+		leak("%d MiB of the host's memory are gone", (before-now)>>20)
 	}
 	if now := openFiles(t); now > fds {
-		t.Errorf("%d descriptors more than before", now-fds)
+		leak("%d descriptors more than before", now-fds)
 	}
 	if n := processesOf(t, hostile, hard, conform); n > 0 {
-		t.Errorf("%d processes of guests are left", n)
+		leak("%d processes of guests are left", n)
 	}
 	if left := files(t, dir); len(left) > 0 {
-		t.Errorf("files of guests reached the host: %q", left)
+		leak("files of guests reached the host: %q", left)
 	}
+	t.Logf("%v, %d at once: %v, %d leaks", *stress, atOnce, tally, leaks)
 }
 
 // stressJob is a program and what must come of it.
@@ -98,17 +110,87 @@ type stressJob struct {
 	killed bool // exceeds its limit
 }
 
-func (j stressJob) check(t *testing.T, r Result) {
-	t.Helper()
+// name is the program's name and first arguments, on one line.
+func (j stressJob) name() string {
+	s := strings.Join(append([]string{filepath.Base(j.Args[0])}, j.Args[1:]...), " ")
+	if line, _, more := strings.Cut(strings.TrimSpace(s), "\n"); more || len(line) > 70 {
+		s = fmt.Sprintf("%.70s...", line)
+	}
+	return s
+}
+
+// wrong says what is wrong with a result, or nothing.
+func (j stressJob) wrong(r Result) string {
 	switch {
+	case j.killed && r.Left > 0:
+		return fmt.Sprintf("%d processes are left", r.Left)
 	case j.killed:
-		if r.Left > 0 {
-			t.Errorf("%q: %d processes are left", j.Args, r.Left)
-		}
+		return ""
 	case j.free:
-		contained(t, strings.Join(j.Args, " "), r)
-	case r != j.want:
-		t.Errorf("%q\nnative: %v\nguest: %v", j.Args, j.want, r)
+		return uncontained(r)
+	}
+	return difference(j.want, r)
+}
+
+// tally counts runs and wrong results of several goroutines by what was run.
+type tally struct {
+	mu          sync.Mutex
+	runs, wrong map[string]int
+}
+
+func newTally() *tally { return &tally{runs: make(map[string]int), wrong: make(map[string]int)} }
+
+func (y *tally) add(name string, wrong bool) {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.runs[name]++
+	if wrong {
+		y.wrong[name]++
+	}
+}
+
+// String is the sums, then a line for each program.
+func (y *tally) String() string {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	runs, wrong, lines := 0, 0, ""
+	for _, name := range slices.Sorted(maps.Keys(y.runs)) {
+		runs, wrong = runs+y.runs[name], wrong+y.wrong[name]
+		lines += fmt.Sprintf("\n%6d runs, %d wrong: %s", y.runs[name], y.wrong[name], name)
+	}
+	return fmt.Sprintf("%d runs, %d wrong results", runs, wrong) + lines
+}
+
+func TestStressTellsWrongResults(t *testing.T) {
+	good := Result{Stdout: "one\ntwo\n"}
+	j := stressJob{Program: Program{Args: []string{"/x/program", "argument"}}, want: good}
+	if w := j.wrong(good); w != "" {
+		t.Errorf("a good result: %s", w)
+	}
+	for _, c := range []struct {
+		job  stressJob
+		got  Result
+		want string
+	}{
+		{j, Result{Stdout: "one\n2\n"}, `stdout, line 2: native "two\n", guest "2\n"`},
+		{j, Result{Stdout: "one\n"}, `stdout, line 2: native "two\n", guest ""`},
+		{j, Result{Stdout: "one\ntwo\nthree\n"}, `guest "three\n"`},
+		{j, Result{Stdout: good.Stdout, Stderr: "x"}, `stderr, line 1: native "", guest "x"`},
+		{j, Result{Stdout: good.Stdout, Code: 3}, "exit code: native 0, guest 3"},
+		{j, Result{Stdout: good.Stdout, Late: true}, "killed after its time"},
+		{j, Result{Stdout: good.Stdout, Left: 2}, "2 processes left"},
+		{stressJob{free: true}, Result{Stderr: "panic: x"}, "QENEX itself failed"},
+		{stressJob{killed: true}, Result{Left: 1}, "1 processes are left"},
+	} {
+		if w := c.job.wrong(c.got); !strings.Contains(w, c.want) {
+			t.Errorf("%v: said %q, want %q in it", c.got, w, c.want)
+		}
+	}
+	y := newTally()
+	y.add(j.name(), false)
+	y.add(j.name(), true)
+	if got := y.String(); got != "2 runs, 1 wrong results\n     2 runs, 1 wrong: program argument" {
+		t.Errorf("counted %q", got)
 	}
 }
 

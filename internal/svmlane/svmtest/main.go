@@ -1,10 +1,10 @@
 // Command svmtest is `go test` in the svm lane: it builds the packages' tests, runs them one after the other in one outer
 // machine, and reports as go test does.
 //
-//	go run ./internal/svmlane/svmtest [-v] [-run regexp] [-timeout 4m] [-artefacts a,b] [-cpus n] [package pattern ...]
+//	go run ./internal/svmlane/svmtest [-v] [-run regexp] [-timeout 4m] [-artefacts a,b] [-extra dir] [-cpus n] [package ...]
 //
 // The programs find QENEX_LANE=svm and QENEX_REQUIRE_KVM=1 in their environment, the asked-for guest artefacts under
-// $QENEX_CACHE, and their package's testdata. The exit code is 0 only if every package passed.
+// $QENEX_CACHE, the files of -extra in $QENEX_EXTRA, and their package's testdata. The exit code is 0 only if every package passed.
 package main
 
 import (
@@ -29,6 +29,7 @@ type options struct {
 	run       string
 	timeout   time.Duration
 	artefacts string
+	extra     string
 	cpus      int
 	patterns  []string
 }
@@ -39,6 +40,7 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "run only tests that match this `regexp`")
 	flag.DurationVar(&o.timeout, "timeout", 4*time.Minute, "stop a package's tests after this `time`, with every goroutine's stack")
 	flag.StringVar(&o.artefacts, "artefacts", "", "hand in these guest artefacts (`names`, separated by commas)")
+	flag.StringVar(&o.extra, "extra", "", "hand in the regular files of this `directory`")
 	flag.IntVar(&o.cpus, "cpus", 0, "give the outer machine this `number` of CPUs")
 	flag.Parse()
 	if o.patterns = flag.Args(); len(o.patterns) == 0 {
@@ -79,6 +81,9 @@ func test(ctx context.Context, o options) (ok bool, err error) {
 	if o.artefacts != "" {
 		spec.Artefacts = strings.Split(o.artefacts, ",")
 	}
+	if spec.Files, err = extraFiles(o.extra); err != nil {
+		return false, err
+	}
 	for i, p := range packages {
 		b, err := build(ctx, o, p, filepath.Join(dir, strconv.Itoa(i)+".test"))
 		if err != nil {
@@ -93,6 +98,27 @@ func test(ctx context.Context, o options) (ok bool, err error) {
 		ok, err = runOnce(ctx, spec)
 	}
 	return ok, err
+}
+
+// extraDir is where the tests find the files of -extra.
+const extraDir = "/extra"
+
+// extraFiles lists the regular files of dir, if there is one, by their paths in the machine.
+func extraFiles(dir string) (map[string]string, error) {
+	if dir == "" {
+		return nil, nil
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("files to hand in: %w", err)
+	}
+	files := make(map[string]string)
+	for _, e := range entries {
+		if e.Type().IsRegular() {
+			files[extraDir+"/"+e.Name()] = filepath.Join(dir, e.Name())
+		}
+	}
+	return files, nil
 }
 
 // runOnce runs the tests in a new machine and reports; an error means that the machine failed.
@@ -135,6 +161,9 @@ func build(ctx context.Context, o options, p pkg, out string) (svmlane.Binary, e
 		return svmlane.Binary{}, fmt.Errorf("build the tests of %s: %w", p.path, err)
 	}
 	b := svmlane.Binary{Name: p.path, Path: out, Env: []string{"QENEX_LANE=svm"}}
+	if o.extra != "" {
+		b.Env = append(b.Env, "QENEX_EXTRA="+extraDir)
+	}
 	if o.verbose {
 		b.Args = append(b.Args, "-test.v")
 	}

@@ -59,6 +59,26 @@ func TestListAndBuild(t *testing.T) {
 	}
 }
 
+func TestExtraFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "hello"), nil, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "directory"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	files, err := extraFiles(dir)
+	if err != nil || len(files) != 1 || files["/extra/hello"] != filepath.Join(dir, "hello") {
+		t.Errorf("files %v, error %v", files, err)
+	}
+	if files, err := extraFiles(""); err != nil || len(files) != 0 {
+		t.Errorf("no directory: files %v, error %v", files, err)
+	}
+	if _, err := extraFiles(filepath.Join(dir, "nowhere")); err == nil {
+		t.Error("a missing directory was accepted")
+	}
+}
+
 func TestReporter(t *testing.T) {
 	r := reporter{spec: svmlane.Spec{Binaries: []svmlane.Binary{{Name: "a"}, {Name: "b"}}}, last: -1}
 	results := []svmlane.Result{{Name: "a", Ran: true}, {Name: "b", Ran: true, ExitCode: 2}, {Name: "c"}}
