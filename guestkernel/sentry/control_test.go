@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/qenex/qenex-kernel/guestkernel"
 )
 
 // Files of the scenario "save".
@@ -32,6 +34,7 @@ var scenarios = map[string]func(s *Sandbox, out *os.File) error{
 	"save":    func(s *Sandbox, out *os.File) error { return scenarioSave(s, out, true) },
 	"save on": func(s *Sandbox, out *os.File) error { return scenarioSave(s, out, false) },
 	"stats":   scenarioStats,
+	"end":     scenarioEnd,
 	"kill":    scenarioKill,
 }
 
@@ -199,6 +202,27 @@ func scenarioStats(s *Sandbox, _ *os.File) error {
 func TestStatsAndPIDs(t *testing.T) {
 	if got := run(t, native("/bin/sh", "-c", "sleep 1000; :"), "", scenarioEnv+"=stats"); got.code != 137 {
 		t.Fatalf("%+v", got)
+	}
+}
+
+// scenarioEnd looks at the counters after the end of a program that had 32 MiB.
+func scenarioEnd(s *Sandbox, _ *os.File) error {
+	if _, err := s.Wait(); err != nil {
+		return err
+	}
+	if st := s.Stats(); st.MemoryBytes < 32<<20 || st.MemoryBytes > 256<<20 || st.Syscalls == 0 || s.spec.Mode == guestkernel.ModeDirect && st.Exitless != 0 {
+		return fmt.Errorf("stats %+v", st)
+	}
+	return nil
+}
+
+func TestStatsAtTheEnd(t *testing.T) {
+	spec := native("python3", "-c", "import os; x = b'x' * (32 << 20); os.write(1, b'%d' % len(x)); os._exit(0)")
+	for _, mode := range []guestkernel.Mode{guestkernel.ModeAuto, guestkernel.ModeDirect, guestkernel.ModeExitless} {
+		spec.Mode = mode
+		if got := run(t, spec, "", scenarioEnv+"=end"); got != (result{stdout: "33554432"}) {
+			t.Fatalf("mode %d: %+v", mode, got)
+		}
 	}
 }
 

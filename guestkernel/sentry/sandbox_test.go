@@ -40,6 +40,10 @@ func child(text string) int {
 			return code
 		}
 	}
+	var start *StartError
+	if errors.As(err, &start) {
+		err = fmt.Errorf("errno %d: %w", start.Errno, err)
+	}
 	fmt.Fprintln(os.Stderr, "child:", err)
 	return childError
 }
@@ -245,6 +249,56 @@ func TestMemoryLimit(t *testing.T) {
 	spec = shell("head -1 /proc/meminfo")
 	spec.Memory = 256 << 20
 	want(t, spec, "", result{stdout: "MemTotal:         262144 kB\n"})
+}
+
+// The Sentry's messages must reach the debug log and nothing else, whichever logger they were given to: guests cause them.
+func TestSentryLog(t *testing.T) {
+	const script = `import socket
+for family, protocol in ((socket.AF_INET, socket.IPPROTO_ICMP), (socket.AF_INET6, 58), (socket.AF_PACKET, 0)):
+    try:
+        socket.socket(family, socket.SOCK_RAW, protocol)
+    except PermissionError:
+        print("refused")`
+	spec := native("python3", "-c", script)
+	spec.UID, spec.GID = 65534, 65534
+	spec.Env[0] += ":relative" // a warning when PATH is searched
+	want(t, spec, "", result{stdout: strings.Repeat("refused\n", 3)})
+
+	spec.Debug = filepath.Join(t.TempDir(), "log")
+	want(t, spec, "", result{stdout: strings.Repeat("refused\n", 3)})
+	log, err := os.ReadFile(spec.Debug)
+	if err != nil || !bytes.Contains(log, []byte("tried to create a raw socket")) {
+		t.Fatalf("the log has nothing of raw sockets (%v):\n%s", err, log)
+	}
+}
+
+func TestStartErrno(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec  Spec
+		errno syscall.Errno
+	}{
+		"missing":           {native("/no/such/program"), syscall.ENOENT},
+		"missing in PATH":   {native("no-such-program"), syscall.ENOENT},
+		"no such directory": {Spec{Args: []string{"/bin/true"}, Dir: "/no/such/dir"}, syscall.ENOENT},
+		"below a file":      {native("/etc/passwd/x"), syscall.ENOTDIR},
+		"not executable":    {native("/etc/passwd"), syscall.EACCES},
+		"directory":         {native("/etc"), syscall.EACCES},
+	} {
+		t.Run(name, func(t *testing.T) {
+			needPlatform(t)
+			out, err := command(t, c.spec).CombinedOutput()
+			if want := fmt.Sprintf("child: errno %d: ", c.errno); err == nil || !strings.HasPrefix(string(out), want) {
+				t.Fatalf("%v, %q; want an error that begins %q", err, out, want)
+			}
+		})
+	}
+	unknown := newStartError("/x", errors.New("of another kind"))
+	if unknown.Errno != 0 || errors.Is(unknown, syscall.Errno(0)) {
+		t.Fatalf("%+v has an error number", unknown)
+	}
+	if !errors.Is(newStartError("/x", errors.New("failed to load /x: no such file or directory")), syscall.ENOENT) {
+		t.Fatal("the error number is not found by errors.Is")
+	}
 }
 
 func TestStartErrors(t *testing.T) {
