@@ -1,8 +1,11 @@
 package sentry
 
 import (
+	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -108,6 +111,45 @@ func TestLandlockRights(t *testing.T) {
 		got := [3]bool{fs&unix.LANDLOCK_ACCESS_FS_REFER != 0, fs&unix.LANDLOCK_ACCESS_FS_TRUNCATE != 0, fs&unix.LANDLOCK_ACCESS_FS_IOCTL_DEV != 0}
 		if got != want || (net != 0) != (abi >= 4) || (scoped != 0) != (abi >= 6) {
 			t.Errorf("ABI %d: %#x %#x %#x", abi, fs, net, scoped)
+		}
+	}
+}
+
+// Every thread of a running sandbox has the filter and can gain no privileges.
+func TestEveryThreadConfined(t *testing.T) {
+	needPlatform(t)
+	cmd := command(t, shell("echo running; read line"))
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		in.Close()
+		if err := cmd.Wait(); err == nil {
+			t.Error("read at the end of its input gave no error")
+		}
+	}()
+	if line, err := bufio.NewReader(out).ReadString('\n'); line != "running\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", cmd.Process.Pid))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("threads %v, %v", files, err)
+	}
+	for _, f := range files {
+		status, err := os.ReadFile(f)
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ESRCH) {
+			continue // it has ended
+		}
+		if err != nil || !bytes.Contains(status, []byte("\nNoNewPrivs:\t1\n")) || !bytes.Contains(status, []byte("\nSeccomp:\t2\n")) {
+			t.Errorf("%s: %v\n%s", f, err, status)
 		}
 	}
 }

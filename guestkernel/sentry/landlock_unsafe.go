@@ -28,6 +28,13 @@ func landlockAddPath(ruleset, fd int, rights uint64) syscall.Errno {
 	return errno
 }
 
+// isAdmin says whether this thread, and so every thread, may confine itself without no_new_privs.
+func isAdmin() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&hdr, &data[0]) == nil && data[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
+}
+
 // keepCapabilities takes all capabilities but the given ones from every thread.
 func keepCapabilities(keep uint64) syscall.Errno {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
