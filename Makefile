@@ -11,9 +11,9 @@ STRESS_TIME ?= 60s
 FUZZ_TIME   ?= 30s
 BENCH_FLAGS ?=
 
-# The rooms that drive KVM: their tests also run in the svm lane. Not vcpu/complete: it has no KVM, and holds the real CPU
-# against its results, which an emulated one is not.
-SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./guestkernel ./guestkernel/ring0 ./guestkernel/pagetable
+# The rooms that drive KVM, and the programs for native guests: their tests also run in the svm lane. Not vcpu/complete: it
+# has no KVM, and holds the real CPU against its results, which an emulated one is not.
+SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./guestkernel ./guestkernel/ring0 ./guestkernel/pagetable ./internal/programs
 SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio
 # The rooms with more than one goroutine.
 RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./oci/container
@@ -23,8 +23,9 @@ RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svm
 .PHONY: build run test test-go test-race test-svm test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
 	guest guest-stock guest-lean install uninstall clean distclean clean-guest help
 
-build: ## build bin/qenex, a static binary
+build: ## build bin/qenex, a static binary, and bin/qenex-vmm, the same for kernels only
 	CGO_ENABLED=0 $(GO) build -trimpath -tags '$(BUILD_TAGS)' -ldflags '-s -w -X main.version=$(VERSION)' -o bin/qenex ./cmd/qenex
+	CGO_ENABLED=0 $(GO) build -trimpath -tags 'kernelonly $(BUILD_TAGS)' -ldflags '-s -w -X main.version=$(VERSION)' -o bin/qenex-vmm ./cmd/qenex
 
 run: build ## run a Linux program in a virtual machine of its own; no guest to download
 	packaging/demo
@@ -38,7 +39,8 @@ test-race: ## run the tests of the concurrent rooms under the race detector
 	$(GO) test -race -short -tags '$(BUILD_TAGS)' $(RACE_PACKAGES)
 
 test-svm: guest ## run the KVM tests inside an emulated machine with AMD SVM (needs QEMU; QENEX_NO_SVM=1 leaves them out)
-	$(GO) run ./internal/svmlane/svmtest -artefacts $(SVM_ARTEFACTS) $(SVM_PACKAGES)
+	$(GO) run ./internal/programs/prebuild bin/programs
+	$(GO) run ./internal/svmlane/svmtest -artefacts $(SVM_ARTEFACTS) -extra bin/programs $(SVM_PACKAGES)
 
 test-uroot: ## run the tests of the u-root guest's own module
 	cd guest/uroot && $(GO) test ./...
@@ -78,6 +80,7 @@ guest-lean: ## make the lean kernel and the small initramfs images
 
 install: build ## install binary, man page, completions, licences and a udev rule to copy, under DESTDIR and PREFIX
 	install -D -m 755 bin/qenex '$(DESTDIR)$(PREFIX)/bin/qenex'
+	install -D -m 755 bin/qenex-vmm '$(DESTDIR)$(PREFIX)/bin/qenex-vmm'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1' '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
 	bin/qenex man >'$(DESTDIR)$(PREFIX)/share/man/man1/qenex.1'
@@ -88,7 +91,7 @@ install: build ## install binary, man page, completions, licences and a udev rul
 	@echo 'If only root may open /dev/kvm here: $(PREFIX)/share/doc/qenex/65-qenex-kvm.rules says what to do.'
 
 uninstall: ## remove what install put there
-	rm -f '$(DESTDIR)$(PREFIX)/bin/qenex' '$(DESTDIR)$(PREFIX)/share/man/man1/qenex.1' \
+	rm -f '$(DESTDIR)$(PREFIX)/bin/qenex' '$(DESTDIR)$(PREFIX)/bin/qenex-vmm' '$(DESTDIR)$(PREFIX)/share/man/man1/qenex.1' \
 		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/qenex' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_qenex' \
 		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/qenex.fish' \

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"syscall"
 
 	"github.com/alecthomas/kong"
 
-	"github.com/qenex/qenex-kernel/guestkernel/sentry"
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/vmm"
 )
@@ -84,27 +82,6 @@ func classify(err error) int {
 		return exitInput
 	}
 	return exitFailure
-}
-
-// nativeError gives an error of qenex run PROGRAM that has no code one that no program's can be taken for.
-func nativeError(err error) error {
-	var e *exitError
-	if err == nil || errors.As(err, &e) {
-		return err
-	}
-	return &exitError{startCode(err), err}
-}
-
-// startCode tells a program that is not there, or cannot be run, from all other errors.
-func startCode(err error) int {
-	var start *sentry.StartError
-	switch {
-	case !errors.As(err, &start):
-		return exitNative
-	case errors.Is(err, syscall.ENOENT), strings.HasSuffix(err.Error(), syscall.ENOENT.Error()):
-		return exitNotFound
-	}
-	return exitNotExecutable
 }
 
 // outcomeCode returns the code for how a machine ended.

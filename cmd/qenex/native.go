@@ -1,3 +1,5 @@
+//go:build !kernelonly
+
 package main
 
 import (
@@ -40,6 +42,9 @@ var runModes = map[string]guestkernel.Mode{"auto": guestkernel.ModeAuto, "direct
 
 // native runs a program to its end. It returns an *exitError with the program's exit code.
 func (c *runCmd) native() error {
+	if len(c.Program) == 0 && c.Rootfs == "" {
+		return &exitError{exitNative, errors.New("nothing to run: give a PROGRAM, or --kernel FILE; see qenex run --help")}
+	}
 	vm := sentry.StartVM(c.KVM, runModes[c.Mode])
 	spec, err := c.spec()
 	if err != nil {
@@ -189,6 +194,27 @@ func (c *runCmd) hostSpec(spec *sentry.Spec) error {
 		spec.Groups = append(spec.Groups, uint32(g))
 	}
 	return err
+}
+
+// nativeError gives an error of qenex run PROGRAM that has no code one that no program's can be taken for.
+func nativeError(err error) error {
+	var e *exitError
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	return &exitError{startCode(err), err}
+}
+
+// startCode tells a program that is not there, or cannot be run, from all other errors.
+func startCode(err error) int {
+	var start *sentry.StartError
+	switch {
+	case !errors.As(err, &start):
+		return exitNative
+	case errors.Is(err, syscall.ENOENT):
+		return exitNotFound
+	}
+	return exitNotExecutable
 }
 
 func underAny(dir string, tops ...string) bool {

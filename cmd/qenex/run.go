@@ -1,7 +1,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -70,9 +69,6 @@ func (c *runCmd) Run(k *kong.Context) error {
 	}
 	if bad := flagsOf(k, "legacy"); bad != "" {
 		return &exitError{exitNative, fmt.Errorf("%s: for kernels only; give --kernel FILE; see qenex run --help", bad)}
-	}
-	if len(c.Program) == 0 && c.Rootfs == "" {
-		return &exitError{exitNative, errors.New("nothing to run: give a PROGRAM, or --kernel FILE; see qenex run --help")}
 	}
 	return nativeError(c.native())
 }
