@@ -34,7 +34,11 @@ func C(ctx context.Context, name string, flags ...string) (string, error) {
 	if !slices.Equal(flags, []string{cc.Static}) {
 		return "", fmt.Errorf("C program %s with %q is not among the prebuilt ones: %w", name, flags, cc.ErrNoCompiler)
 	}
-	return prebuilt(dir, name)
+	path, err := prebuilt(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("%w; where it would have been built: %w", err, cc.ErrNoCompiler)
+	}
+	return path, err
 }
 
 // Go builds the command of a package of this module, without cgo, and returns its path. pkg is relative to the module's
@@ -60,19 +64,10 @@ func prebuilt(dir, name string) (string, error) {
 }
 
 // Prebuild builds qenex and every program that needs nothing but a kernel, and puts them into dir under their plain
-// names.
+// names. An error that wraps cc.ErrNoCompiler says that the C programs alone are missing.
 func Prebuild(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
-	}
-	for _, name := range []string{"hello", "conform", "hard", "hostile", "escape"} {
-		path, err := cc.Build(ctx, sources, name, cc.Static)
-		if err != nil {
-			return err
-		}
-		if err := place(path, filepath.Join(dir, name)); err != nil {
-			return err
-		}
 	}
 	for _, pkg := range []string{"./cmd/qenex", "./internal/programs/goload"} {
 		path, err := buildGo(ctx, pkg)
@@ -80,6 +75,15 @@ func Prebuild(ctx context.Context, dir string) error {
 			return fmt.Errorf("build Go program %s: %w", pkg, err)
 		}
 		if err := place(path, filepath.Join(dir, filepath.Base(pkg))); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"hello", "conform", "hard", "hostile", "escape"} {
+		path, err := cc.Build(ctx, sources, name, cc.Static)
+		if err != nil {
+			return err
+		}
+		if err := place(path, filepath.Join(dir, name)); err != nil {
 			return err
 		}
 	}

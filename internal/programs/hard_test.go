@@ -6,6 +6,17 @@ import (
 	"github.com/qenex/qenex-kernel/internal/cc"
 )
 
+// TestHello holds the smallest program's result, natively and in a guest.
+func TestHello(t *testing.T) {
+	g := guest(t)
+	p := Program{Args: []string{needC(t, "hello", cc.Static)}}
+	for _, r := range []Runner{Native(), g} {
+		if got := run(t, r, p); got != (Result{Stdout: "hello\n"}) {
+			t.Errorf("%s: %v", r.Name, got)
+		}
+	}
+}
+
 // TestHard does what a ring-0 core easily gets wrong, by a program without shared libraries and one with.
 func TestHard(t *testing.T) {
 	t.Run("static", func(t *testing.T) { compareChecks(t, needC(t, "hard", cc.Static), leastHard) })
