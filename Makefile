@@ -40,7 +40,7 @@ test-race: ## run the tests of the concurrent rooms under the race detector
 
 test-svm: guest ## run the KVM tests inside an emulated machine with AMD SVM (needs QEMU; QENEX_NO_SVM=1 leaves them out)
 	$(GO) run ./internal/programs/prebuild bin/programs
-	$(GO) run ./internal/svmlane/svmtest -artefacts $(SVM_ARTEFACTS) -extra bin/programs $(SVM_PACKAGES)
+	$(GO) run ./internal/svmlane/svmtest -timeout 8m -artefacts $(SVM_ARTEFACTS) -extra bin/programs $(SVM_PACKAGES)
 
 test-uroot: ## run the tests of the u-root guest's own module
 	cd guest/uroot && $(GO) test ./...

@@ -107,6 +107,9 @@ func TestHostilePrograms(t *testing.T) {
 		"forks", "maps", "descriptors", "arguments", "links", "stack", "signals",
 	} {
 		t.Run(what, func(t *testing.T) {
+			if testing.Short() && (what == "kernel-jumps" || what == "random-calls") {
+				t.Skip("NOT TESTED with -short: takes more than 10 seconds")
+			}
 			r := run(t, g, Program{Args: []string{path, what}, Env: hostileEnv()})
 			contained(t, what, r)
 			if r.Code != ownEnd[what] {
