@@ -22,6 +22,9 @@ const (
 	firstSlot = flushSlot + 1
 )
 
+// syncAll are the sets of registers that a vCPU is loaded with.
+const syncAll = kvm.SyncRegs | kvm.SyncSregs | kvm.SyncEvents
+
 // flushGPA is where a page comes and goes to make KVM forget everything: between the arena and the slots.
 const flushGPA = 2 * arenaSize
 
@@ -91,7 +94,7 @@ func New(o Options) (_ *Machine, err error) {
 	if m.sys, err = kvm.OpenPath(o.KVM); err != nil {
 		return nil, err
 	}
-	if n, err := m.sys.Check(kvm.CapSyncRegs); err != nil || n&(kvm.SyncRegs|kvm.SyncSregs) != kvm.SyncRegs|kvm.SyncSregs {
+	if n, err := m.sys.Check(kvm.CapSyncRegs); err != nil || n&syncAll != syncAll {
 		return nil, fmt.Errorf("%w: it lacks KVM_CAP_SYNC_REGS (%d, %v): a newer host kernel has it", ErrUnsupported, n, err)
 	}
 	if m.cpuid, err = m.sys.SupportedCPUID(); err != nil {

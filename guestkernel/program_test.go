@@ -427,6 +427,49 @@ func TestInterruptedCalls(t *testing.T) {
 	})
 }
 
+// TestInterruptedFaults interrupts a program that faults all the time: no fault is reported with another's address, or comes from the interruption.
+func TestInterruptedFaults(t *testing.T) {
+	modes(t, func(t *testing.T, m *Machine) {
+		p, c := program(t, m, tinyprog.Code(tinyprog.Fill)...)
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					c.Interrupt()
+					time.Sleep(20 * time.Microsecond)
+				}
+			}
+		})
+		const page = 0x10000000
+		r := ring0.Regs{RIP: TinyCode, RSP: TinyStack, RDI: page, RSI: 0x0101010101010101}
+		deadline := time.Now().Add(*stress)
+		for calls := 0; time.Now().Before(deadline); {
+			trap := c.Run(p.space, &r)
+			switch {
+			case trap.Kind == Interrupted:
+			case trap.Kind == Syscall && r.RAX == TinyClock:
+				calls++
+				if err := p.space.Unmap(page, 4096); err != nil {
+					t.Error(err)
+				}
+			case trap.Kind == Exception && trap.Vector == VectorPF && trap.Addr == page:
+				if err := p.space.Map(page, Backing{Key: p, FD: p.fd}, 0x40000, 4096, Rights{Write: true}, false); err != nil {
+					t.Error(err)
+				}
+			default:
+				t.Errorf("call %d: %+v, rax %d, rip %#x", calls, trap, r.RAX, r.RIP)
+				deadline = time.Time{}
+			}
+		}
+		close(stop)
+		wg.Wait()
+	})
+}
+
 // TestForgedSlots lets one thread of a program write to all slots that it can reach while another makes system calls. Whatever that one's registers become,
 // both can be interrupted and taken off their vCPUs.
 func TestForgedSlots(t *testing.T) {

@@ -188,6 +188,11 @@ func (c *Context) interrupted(v *vcpu, regs *ring0.Regs) Trap {
 	stub := c.m.stub
 	at := s.RIP - ring0.LSTAR(v.n)
 	state := loadState(v.slot)
+	if v.sync.Sregs.CS.Selector&3 == 0 {
+		if vector, ok := ring0.FaultVector(s.RIP); ok { // an exception has come, and its stub has not left the VM yet
+			return c.exception(v, regs, vector)
+		}
+	}
 	switch {
 	case at >= stub.End: // in the program
 		v.programRegs(regs)

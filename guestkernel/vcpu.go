@@ -133,7 +133,8 @@ func (v *vcpu) load(as *AddressSpace, r *ring0.Regs) error {
 	*s = v.sregs
 	s.CR3 = as.tree.Root
 	s.FS.Base, s.GS.Base = r.FSBase, r.GSBase
-	v.sync.Dirty = kvm.SyncRegs | kvm.SyncSregs
+	v.sync.Events = kvm.VCPUEvents{} // an exception that was on its way when the vCPU was kicked is not for this program, or comes again
+	v.sync.Dirty = syncAll
 	v.inStub = false
 	return nil
 }

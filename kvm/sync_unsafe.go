@@ -6,16 +6,18 @@ import "unsafe"
 // What Valid names, the kernel stores there at each exit; what Dirty names, it loads at the next Run, which
 // clears Dirty. It belongs to the thread that calls Run.
 type SyncArea struct {
-	Valid uint64 // SyncRegs | SyncSregs
-	Dirty uint64
-	Regs  Regs
-	Sregs Sregs
+	Valid  uint64 // SyncRegs | SyncSregs | SyncEvents
+	Dirty  uint64
+	Regs   Regs
+	Sregs  Sregs
+	Events VCPUEvents
 }
 
 // Sets of registers in a SyncArea.
 const (
-	SyncRegs  = 1 << 0
-	SyncSregs = 1 << 1
+	SyncRegs   = 1 << 0
+	SyncSregs  = 1 << 1
+	SyncEvents = 1 << 2
 )
 
 // CapSyncRegs answers with the sets a SyncArea can hold.
