@@ -112,7 +112,8 @@ func TestExceptions(t *testing.T) {
 			"write read-only":   {code: write(0x600000), vector: VectorPF, error: FaultUser | FaultPresent | FaultWrite, at: 10, addr: 0x600000},
 			"execute data":      {code: jump(0x600000), vector: VectorPF, error: FaultUser | FaultPresent | FaultExecute, at: behind, addr: 0x600000},
 			"monitor":           {code: []byte{0x31, 0xC9, 0x31, 0xD2, 0x48, 0x89, 0xE0, 0x0F, 0x01, 0xC8}, vector: VectorUD, at: 7},
-			"trap flag":         {code: []byte{0x9C, 0x81, 0x0C, 0x24, 0, 1, 0, 0, 0x9D, 0x90, 0x90}, vector: VectorDB, at: behind | 10},
+			"trap flag":         {code: []byte{0x9C, 0x81, 0x0C, 0x24, 0, 1, 0, 0, 0x9D, 0x90, 0x90}, vector: VectorDB, error: FaultStep, at: behind | 10},
+			"icebp":             {code: []byte{0xF1}, vector: VectorDB, at: behind | 1},
 			"alignment check": {code: []byte{0x9C, 0x81, 0x0C, 0x24, 0, 0, 4, 0, 0x9D, 0x48, 0xB8, 1, 0x10, 0x40, 0, 0, 0, 0, 0, 0x48, 0x8B, 0x00},
 				vector: VectorAC, at: 19},
 		} {

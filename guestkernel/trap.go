@@ -53,6 +53,9 @@ const (
 	FaultUser    = 1 << 2
 	FaultExecute = 1 << 4
 
+	// FaultStep says that a debug exception is a single step (DR6.BS), not an ICEBP.
+	FaultStep = 1 << 14
+
 	faultReserved = 1 << 3
 )
 
@@ -60,7 +63,7 @@ const (
 type Trap struct {
 	Kind   Kind
 	Vector uint8
-	Code   uint32 // error code of the exception, 0 if it has none
+	Code   uint32 // error code of the exception, 0 if it has none; of VectorDB, FaultStep or 0
 	Addr   uint64 // CR2 of a page fault
 	Err    error  // of Broken
 }
@@ -154,6 +157,16 @@ func (c *Context) exception(v *vcpu, regs *ring0.Regs, vector int) Trap {
 		v.space.fault.Store(t.Addr)
 		if t.Addr >= pagetable.Limit { // whatever is there, to programs it is nothing
 			t.Code &^= FaultPresent | faultReserved
+		}
+	case VectorDB:
+		var at, before [1]byte // a software KVM reports ICEBP at the instruction
+		v.space.peek(regs.RIP, at[:])
+		v.space.peek(regs.RIP-1, before[:])
+		switch step := regs.RFLAGS&flagTF != 0; {
+		case !step && at[0] == 0xF1:
+			regs.RIP++
+		case step || before[0] != 0xF1:
+			t.Code = FaultStep
 		}
 	case VectorUD:
 		return softwareInterrupt(v.space, regs, t)

@@ -52,9 +52,8 @@ func (c *context) signal(t *guestkernel.Trap, r *ring0.Regs) (*linux.SignalInfo,
 	case guestkernel.VectorDE:
 		return signalAt(linux.SIGFPE, fpeIntDiv, r.RIP), hostarch.NoAccess
 	case guestkernel.VectorDB:
-		const trapFlag = 1 << 8
-		code := int32(trapBrkpt) // ICEBP
-		if r.RFLAGS&trapFlag != 0 {
+		code := int32(trapBrkpt)
+		if t.Code&guestkernel.FaultStep != 0 {
 			code = trapTrace
 		}
 		return signalAt(linux.SIGTRAP, code, r.RIP), hostarch.NoAccess
