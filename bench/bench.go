@@ -39,7 +39,7 @@ type Options struct {
 // in a Linux guest.
 var ExperimentNames = []string{
 	"start", "ports", "mmio", "boot", "user", "large", "native", "native.hello", "native.getpid", "native.touch", "native.pipe",
-	"native.forks", "native.python", "native.gcc", "native.sha256", "native.threads", "native.idle",
+	"native.forks", "native.python", "native.gcc", "native.sha256", "native.threads", "native.idle", "native.switch",
 }
 
 // nativePrefix begins the names of the experiments with Linux programs.

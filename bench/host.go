@@ -33,11 +33,15 @@ func describeHost(ctx context.Context, soft bool, peers []peer) Host {
 // noteVersions asks peers what they are.
 func (h *Host) noteVersions(ctx context.Context, peers []peer) {
 	for _, p := range peers {
-		if info, err := buildinfo.ReadFile(p.path); err == nil && p.name == gokvmName {
+		ofModule := p.name == gokvmName || p.name == systrapName || p.name == ptraceName
+		if !ofModule || p.missing != "" {
+			continue
+		}
+		if info, err := buildinfo.ReadFile(p.path); err == nil {
 			h.Versions[p.name] = info.Main.Path + " " + info.Main.Version
 		}
 	}
-	flag := map[string]string{qenexName: "version", microvmName: "--version", pcName: "--version", linuxName: "--version", systrapName: "--version", ptraceName: "--version"}
+	flag := map[string]string{qenexName: "version", microvmName: "--version", pcName: "--version", linuxName: "--version"}
 	for _, p := range peers {
 		if flag[p.name] == "" || p.missing != "" {
 			continue

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -88,7 +89,38 @@ func (m *meter) programExperiments(ctx context.Context, o *Options, dir string) 
 			return m.program(ctx, runners[i], p)
 		}})
 	}
+	rows := []Row{{Title: "context switch between two contexts in a guest, median of a million", Unit: "ns", Goal: "under 100 ns"},
+		{Title: "system call of a program with nothing behind it, without an exit", Unit: "ns"}, {Title: "the same with an exit", Unit: "ns"}}
+	all = append(all, experiment{nativePrefix + "switch", o.BootRuns, rows, m.coreFigures})
 	return all, runners, nil
+}
+
+// coreFigures asks QENEX what the core of its native guests can do; no peer has one.
+func (m *meter) coreFigures(ctx context.Context, p peer) ([]float64, error) {
+	if p.name != qenexName {
+		return nil, errors.New("not run: it has no such core")
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.limit)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, p.path, "doctor", "--json").Output()
+	if err != nil {
+		return nil, fmt.Errorf("%s doctor: %w", p.path, err)
+	}
+	var report struct {
+		Native *struct {
+			Switch   float64 `json:"context_switch_ns"`
+			Exitless float64 `json:"exitless_call_ns"`
+			Call     float64 `json:"call_ns"`
+		}
+		Error string `json:"native_error"`
+	}
+	if err := json.Unmarshal(out, &report); err != nil {
+		return nil, fmt.Errorf("%s doctor --json: %w", p.path, err)
+	}
+	if report.Native == nil {
+		return nil, fmt.Errorf("native guests do not run here: %s", report.Error)
+	}
+	return []float64{report.Native.Switch, report.Native.Exitless, report.Native.Call}, nil
 }
 
 // programImage makes an initramfs whose first process is the measuring program.

@@ -49,7 +49,7 @@ func TestRegisters(t *testing.T) {
 }
 
 // tcg says whether the CPU is QEMU's TCG, under the svm lane: it gives INT n that is refused another error code and address, and knows no
-// alignment checks.
+// alignment checks and no ICEBP.
 func tcg() bool {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	return err == nil && bytes.Contains(info, []byte("QEMU TCG"))
@@ -118,8 +118,8 @@ func TestExceptions(t *testing.T) {
 				vector: VectorAC, at: 19},
 		} {
 			t.Run(name, func(t *testing.T) {
-				if tcg && test.vector == VectorAC {
-					t.Skip("NOT TESTED: this CPU makes no alignment checks")
+				if tcg && (test.vector == VectorAC || name == "icebp") {
+					t.Skip("NOT TESTED: this CPU makes no alignment checks, and ICEBP an illegal instruction")
 				}
 				p, c := program(t, m, test.code...)
 				if err := p.space.Map(0x600000, Backing{Key: p, FD: p.fd}, 0, 4096, Rights{}, false); err != nil {
