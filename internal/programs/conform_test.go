@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/qenex/qenex-kernel/internal/cc"
+	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/vcpu/probe"
 )
 
 //go:embed differences.txt
@@ -17,6 +19,11 @@ var differencesText string
 //
 //go:embed differences-svm.txt
 var differencesInLane string
+
+// differencesOnSoftware are those that only a software KVM has.
+//
+//go:embed differences-software.txt
+var differencesOnSoftware string
 
 // slowInLane are behaviours that take minutes in the svm lane, and why; they are left out there.
 var slowInLane = map[string]string{
@@ -29,6 +36,13 @@ func knownDifferences(t *testing.T) map[string]string {
 	text := differencesText
 	if inLane() {
 		text += differencesInLane
+	}
+	kvm, err := probe.Quick(kvmtest.Open(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kvm.SoftwareKVM {
+		text += differencesOnSoftware
 	}
 	known, err := differences(text)
 	if err != nil {
