@@ -92,27 +92,32 @@ func (p *printer) native(r *Report) {
 	}
 	f := r.Native
 	p.line(p.mark(true, Performance), "core", "SYSCALL arrives at "+f.Entry)
-	for _, row := range []struct {
-		name string
-		ns   float64
-	}{
+	p.times([]timed{
 		{"make the VM", f.MakeNS},
 		{"system call with an exit", f.CallNS},
 		{"system call without an exit", f.ExitlessNS},
 		{"context switch in the guest, median", f.SwitchNS},
-	} {
-		if row.ns > 0 {
-			p.line(" ", row.name, duration(row.ns))
+	})
+}
+
+// timed is a measurement in nanoseconds; 0 is none.
+type timed struct {
+	name string
+	ns   float64
+}
+
+// times prints what was measured.
+func (p *printer) times(list []timed) {
+	for _, t := range list {
+		if t.ns > 0 {
+			p.line(" ", t.name, duration(t.ns))
 		}
 	}
 }
 
 func (p *printer) measured(m *probe.Result) {
 	p.section("Measured with small guests")
-	for _, f := range []struct {
-		name string
-		ns   float64
-	}{
+	p.times([]timed{
 		{"create and close VM and vCPU", m.CreateNS},
 		{"loop step in guest kernel (CPL 0)", m.CPL0LoopNS},
 		{"loop step in guest program (CPL 3)", m.CPL3LoopNS},
@@ -120,11 +125,7 @@ func (p *printer) measured(m *probe.Result) {
 		{"port exit and back from CPL 3", m.PortExitCPL3NS},
 		{"MMIO exit and back", m.MMIOExitNS},
 		{"SYSCALL and back", m.SyscallNS},
-	} {
-		if f.ns > 0 {
-			p.line(" ", f.name, duration(f.ns))
-		}
-	}
+	})
 	p.line(p.mark(m.Syscall == probe.Architectural, Performance), "SYSCALL", string(m.Syscall))
 	if m.Hypercall.Name == "" {
 		return // measuring was cut short before this
