@@ -185,7 +185,6 @@ func TestControl(t *testing.T) {
 	defer r.Close()
 	done := make(chan error, 1)
 	go func() {
-		defer w.Close()
 		var req Request
 		files, err := server.Receive(&req)
 		if err == nil && (req.Op != OpExec || req.Exec.Args[0] != "x" || len(files) != 1) {
@@ -200,6 +199,7 @@ func TestControl(t *testing.T) {
 		done <- errors.Join(err, server.Send(Reply{Error: "no", Code: 126}))
 	}()
 	_, err = client.Call(Request{Op: OpExec, Exec: &sentry.ExecSpec{Args: []string{"x"}}}, w)
+	w.Close()
 	var remote *RemoteError
 	if !errors.As(err, &remote) || remote.Code != 126 || remote.Text != "no" {
 		t.Errorf("reply %v", err)
