@@ -85,13 +85,21 @@ func landlock(paths []hostPath, withNet bool) error {
 	// has no privileges needs it already here.
 	if !isAdmin() {
 		if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
-			return fmt.Errorf("landlock: setting no_new_privs: %w", errno)
+			return fmt.Errorf("landlock: setting no_new_privs: %w", onAllThreads(errno))
 		}
 	}
 	if _, _, errno := syscall.AllThreadsSyscall(unix.SYS_LANDLOCK_RESTRICT_SELF, uintptr(ruleset), 0, 0); errno != 0 {
-		return fmt.Errorf("landlock: confining the process: %w", errno)
+		return fmt.Errorf("landlock: confining the process: %w", onAllThreads(errno))
 	}
 	return nil
+}
+
+// onAllThreads explains an error of a system call on all threads.
+func onAllThreads(errno syscall.Errno) error {
+	if errno == syscall.ENOTSUP {
+		return fmt.Errorf("%w: this program is built with cgo; build and test it with CGO_ENABLED=0", errno)
+	}
+	return errno
 }
 
 // landlockAdd grants access to one path.
