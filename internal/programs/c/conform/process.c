@@ -30,7 +30,6 @@ static void sleeper(void) { for (;;) pause(); }
 static void exit_300(void) { _exit(300); }
 static void killed(void) { raise(SIGKILL); }
 static void aborted(void) { abort(); }
-static void stop_then_exit(void) { raise(SIGSTOP); _exit(4); }
 
 T(wait_no_child) { say("%s", R(wait(0))); }
 T(wait_other_pid) { say("%s", R(waitpid(1, &w, 0))); }
@@ -40,14 +39,21 @@ T(wait_aborted) { waitpid(child(aborted), &w, 0); say("%s", status(w & ~0x80)); 
 T(wait_nohang) { pid_t c = child(sleeper); say("%s ", R(waitpid(c, &w, WNOHANG))); need(kill(c, SIGTERM)); waitpid(c, &w, 0); say("%s", status(w)); }
 T(wait_bad_options) { say("%s", R(waitpid(-1, &w, 0x400))); }
 T(wait_bad_pointer) { child(nothing); say("%s", R(syscall(SYS_wait4, -1, 8, 0, 0))); }
+static void stop_then_pause(void)
+{
+	raise(SIGSTOP);
+	for (;;)
+		pause();
+}
 T(wait_untraced_continued)
 {
-	pid_t c = child(stop_then_exit);
+	pid_t c = child(stop_then_pause);
 	waitpid(c, &w, WUNTRACED);
 	say("%s, ", status(w));
 	need(kill(c, SIGCONT));
 	waitpid(c, &w, WCONTINUED);
 	say("%s, ", status(w));
+	need(kill(c, SIGTERM));
 	waitpid(c, &w, 0);
 	say("%s", status(w));
 }
