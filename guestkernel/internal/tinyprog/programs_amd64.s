@@ -19,14 +19,12 @@ PROGRAM(·registers, 1)
 PROGRAM(·clock, 2)
 PROGRAM(·spin, 3)
 PROGRAM(·touch, 4)
-PROGRAM(·vectors, 5)
-PROGRAM(·scribble, 6)
-PROGRAM(·switch, 7)
-PROGRAM(·copy, 8)
-PROGRAM(·read, 9)
-PROGRAM(·fill, 10)
-PROGRAM(·tally, 11)
-GLOBL ·table(SB), NOPTR, $96
+PROGRAM(·scribble, 5)
+PROGRAM(·switch, 6)
+PROGRAM(·read, 7)
+PROGRAM(·fill, 8)
+PROGRAM(·tally, 9)
+GLOBL ·table(SB), NOPTR, $80
 
 // hello writes a line and exits with the length that was written.
 TEXT ·hello(SB), NOSPLIT|NOFRAME, $0-0
@@ -154,11 +152,6 @@ again:
 	SYS(EXIT)
 	END
 
-// vectors jumps to RDI.
-TEXT ·vectors(SB), NOSPLIT|NOFRAME, $0-0
-	JMP DI
-	END
-
 // scribble writes the low half of RDX, counting up, to each of RSI 32-bit words from RDI on, again and again, with system calls in between.
 TEXT ·scribble(SB), NOSPLIT|NOFRAME, $0-0
 	MOVQ DI, R8
@@ -208,15 +201,6 @@ right:
 	JMP  again
 done:
 	MOVQ 24(R15), DI
-	SYS(EXIT)
-	END
-
-// copy copies RDX bytes from RSI to RDI and exits with 0.
-TEXT ·copy(SB), NOSPLIT|NOFRAME, $0-0
-	MOVQ DX, CX
-	CLD
-	REP; MOVSB
-	XORL DI, DI
 	SYS(EXIT)
 	END
 

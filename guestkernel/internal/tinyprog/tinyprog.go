@@ -17,10 +17,8 @@ const (
 	Clock
 	Spin
 	Touch
-	Vectors
 	Scribble
 	Switch
-	Copy
 	Read
 	Fill
 	Tally
