@@ -233,7 +233,11 @@ func (c *Context) saveFP(v *vcpu, evict bool) error {
 	return nil
 }
 
-// FP writes the program's FP state into state, in the standard XSAVE format, as far as it fits.
+// xstateBV is where XSTATE_BV begins in an XSAVE area (SDM vol. 1, 13.4.2).
+const xstateBV = 512
+
+// FP writes the program's FP state into state, in the standard XSAVE format, as far as it fits. The header says that x87 and SSE state
+// are in use, as Linux's signal frames do: what a handler writes there counts even if the program has not used them.
 func (c *Context) FP(state []byte) error {
 	c.stopHeld()
 	c.fpMu.Lock()
@@ -244,7 +248,10 @@ func (c *Context) FP(state []byte) error {
 	}
 	c.fpMu.Lock()
 	defer c.fpMu.Unlock()
-	copy(state, c.fpMem.Region[:])
+	n := copy(state, c.fpMem.Region[:])
+	if n > xstateBV {
+		state[xstateBV] |= 1<<0 | 1<<1 // with none in use, KVM has filled in the initial state
+	}
 	return nil
 }
 
