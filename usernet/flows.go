@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
@@ -25,6 +26,7 @@ const (
 // flows are the guest's connections, each between a TCP or UDP endpoint of ours and a socket of the host.
 type flows struct {
 	config  *Config
+	stack   *stack.Stack
 	dialer  net.Dialer
 	ctx     context.Context
 	cancel  context.CancelFunc
@@ -38,8 +40,8 @@ type flows struct {
 	open   map[io.Closer]struct{} // closed by close
 }
 
-func newFlows(config *Config) *flows {
-	f := &flows{config: config, open: map[io.Closer]struct{}{}}
+func newFlows(config *Config, s *stack.Stack) *flows {
+	f := &flows{config: config, stack: s, open: map[io.Closer]struct{}{}}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	return f
 }
@@ -148,8 +150,13 @@ func (f *flows) connect(r *tcp.ForwarderRequest, target netip.AddrPort) {
 		return
 	}
 	r.Complete(false)
+	f.splice(out, ep, &wq)
+}
+
+// splice carries data between the host's connection and the guest's until both directions have ended.
+func (f *flows) splice(out *net.TCPConn, ep tcpip.Endpoint, wq *waiter.Queue) {
 	ep.SocketOptions().SetKeepAlive(true)
-	in := gonet.NewTCPConn(&wq, ep)
+	in := gonet.NewTCPConn(wq, ep)
 	if !f.keep(in) {
 		return
 	}
@@ -157,20 +164,44 @@ func (f *flows) connect(r *tcp.ForwarderRequest, target netip.AddrPort) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if _, err := io.Copy(out, in); err != nil {
+		if err := pump(out, in); err != nil {
 			out.SetLinger(0) // an aborted connection is aborted on the other side too
 			out.Close()
 			return
 		}
 		out.CloseWrite()
 	}()
-	if _, err := io.Copy(in, out); err != nil {
+	if err := pump(in, out); err != nil {
 		ep.Abort()
 	} else {
 		in.CloseWrite()
 	}
 	<-done
 }
+
+// pump copies until the end.
+func pump(to io.Writer, from io.Reader) error {
+	buf := pumpBuffers.Get().(*[pumpBuffer]byte)
+	defer pumpBuffers.Put(buf)
+	for {
+		n, err := from.Read(buf[:])
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+const pumpBuffer = 64 << 10
+
+var pumpBuffers = sync.Pool{New: func() any { return new([pumpBuffer]byte) }}
 
 // udp handles the first datagram of a flow.
 func (f *flows) udp(r *udp.ForwarderRequest) bool {

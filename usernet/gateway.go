@@ -9,13 +9,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
-	"gvisor.dev/gvisor/pkg/tcpip/link/channel"
 	"gvisor.dev/gvisor/pkg/tcpip/link/ethernet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
@@ -37,20 +37,22 @@ var (
 
 // Limits of one guest.
 const (
-	maxTCP        = 4096  // connections at a time
-	maxUDP        = 1024  // flows at a time
-	maxConnecting = 512   // connections being made
-	queueFrames   = 4096  // frames waiting for the guest
-	minFrame      = 14    // an Ethernet header
-	MaxMTU        = 65520 // bytes
-	MinMTU        = 576   // bytes
+	maxTCP        = 4096    // connections at a time
+	maxUDP        = 1024    // flows at a time
+	maxConnecting = 512     // connections being made
+	maxGSO        = 1 << 16 // bytes of a TCP packet to be segmented
+	minFrame      = 14      // an Ethernet header
+	MaxMTU        = 65520   // bytes
+	MinMTU        = 576     // bytes
 )
 
-// Config says what a Gateway does.
+// Config says what a gateway does.
 type Config struct {
 	MTU      int              // bytes of an IP packet, MinMTU-MaxMTU; 0 means 1500
 	Loopback bool             // connections to Router go to the host's 127.0.0.1
 	Resolver []netip.AddrPort // DNS servers of the host; nil: those of /etc/resolv.conf, read by New
+	Hostname string           // the guest's by DHCP; "" means none
+	Forwards []Forward        // ports of the host that lead to the guest
 }
 
 // Stats are what passed since New.
@@ -61,12 +63,12 @@ type Stats struct {
 
 // Gateway is the router. Its methods may be called from any goroutine.
 type Gateway struct {
-	config Config
-	stack  *stack.Stack
-	link   *channel.Endpoint
-	flows  *flows
+	config   Config
+	stack    *stack.Stack
+	link     *link
+	flows    *flows
+	forwards []Forward
 
-	deliver   func(frame []byte)
 	fromGuest atomic.Uint64
 	toGuest   atomic.Uint64
 	closeOnce sync.Once
@@ -78,28 +80,48 @@ func New(config Config, deliver func(frame []byte)) (*Gateway, error) {
 	if deliver == nil {
 		return nil, errors.New("usernet: nobody to give frames to")
 	}
+	g := &Gateway{}
+	err := g.open(config, &link{send: func(pkt *stack.PacketBuffer) bool {
+		frame := slices.Concat(pkt.AsSlices()...)
+		g.toGuest.Add(uint64(len(frame)))
+		deliver(frame)
+		return true
+	}})
+	if err != nil {
+		return nil, err
+	}
+	return g, nil
+}
+
+// open starts the gateway at its end of the cable.
+func (g *Gateway) open(config Config, l *link) error {
 	if config.MTU == 0 {
 		config.MTU = 1500
 	}
 	if config.MTU < MinMTU || config.MTU > MaxMTU {
-		return nil, fmt.Errorf("usernet: an MTU of %d; %d to %d bytes are possible", config.MTU, MinMTU, MaxMTU)
+		return fmt.Errorf("usernet: an MTU of %d; %d to %d bytes are possible", config.MTU, MinMTU, MaxMTU)
+	}
+	if err := checkHostname(config.Hostname); err != nil {
+		return err
 	}
 	if config.Resolver == nil {
 		config.Resolver = hostResolvers()
 	}
-	g := &Gateway{config: config, deliver: deliver}
-	g.flows = newFlows(&g.config)
+	l.mtu = uint32(config.MTU + header.EthernetMinimumSize)
+	g.config, g.link = config, l
 	g.stack = stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 	})
-	g.link = channel.New(queueFrames, uint32(config.MTU)+header.EthernetMinimumSize, tcpip.LinkAddress(MAC[:]))
-	g.link.AddNotify(g)
-	if err := g.configure(); err != nil {
-		g.Close()
-		return nil, err
+	g.flows = newFlows(&g.config, g.stack)
+	err := g.configure()
+	if err == nil {
+		err = g.listen()
 	}
-	return g, nil
+	if err != nil {
+		g.Close()
+	}
+	return err
 }
 
 // nic is the number of the only interface.
@@ -138,13 +160,31 @@ func (g *Gateway) configure() error {
 
 // FromGuest takes a frame that the guest sent; it is not kept. Frames that make no sense are dropped, as a network does.
 func (g *Gateway) FromGuest(frame []byte) {
-	if len(frame) < minFrame || len(frame) > g.config.MTU+header.EthernetMinimumSize || !wanted(frame) {
+	if len(frame) >= minFrame && len(frame) <= int(g.link.mtu) {
+		g.input(buffer.NewViewWithData(frame))
+	}
+}
+
+// input takes a frame of the guest and owns it.
+func (g *Gateway) input(view *buffer.View) {
+	frame := view.AsSlice()
+	if !wanted(frame) {
+		view.Release()
 		return
 	}
 	g.fromGuest.Add(uint64(len(frame)))
-	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(frame)})
-	defer pkt.DecRef()
-	g.link.InjectInbound(0, pkt) // the Ethernet layer finds the protocol
+	if m := dhcpMessage(frame); m != nil {
+		if reply := g.dhcp(m); reply != nil {
+			pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(reply)})
+			g.link.send(pkt)
+			pkt.DecRef()
+		}
+		view.Release()
+		return
+	}
+	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(view)})
+	g.link.receive(pkt)
+	pkt.DecRef()
 }
 
 // wanted drops what the stack would answer in the name of others: ICMP for any address but the router's own.
@@ -180,22 +220,6 @@ func arpForUs(b []byte) bool {
 	return target == Router || target == DNS
 }
 
-// WriteNotify implements channel.Notification: frames for the guest are waiting.
-func (g *Gateway) WriteNotify() {
-	for {
-		pkt := g.link.Read()
-		if pkt == nil {
-			return
-		}
-		frame := pkt.ToView().AsSlice()
-		out := make([]byte, len(frame))
-		copy(out, frame)
-		pkt.DecRef()
-		g.toGuest.Add(uint64(len(out)))
-		g.deliver(out)
-	}
-}
-
 // Stats reads the counters.
 func (g *Gateway) Stats() Stats {
 	return Stats{FromGuest: g.fromGuest.Load(), ToGuest: g.toGuest.Load(), Refused: g.flows.refused.Load()}
@@ -206,7 +230,6 @@ func (g *Gateway) Close() {
 	g.closeOnce.Do(func() {
 		g.flows.close()
 		g.stack.Close()
-		g.link.Close()
 		g.stack.Wait()
 	})
 }
