@@ -2,7 +2,6 @@ package virtio_test
 
 import (
 	"bytes"
-	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -14,7 +13,7 @@ import (
 	"github.com/qenex/qenex-kernel/virtio/virtiotest"
 )
 
-var stress = flag.Int("stress", 1_000_000, "operations of the stress tests")
+var stress = flag.Int("stress", 100_000, "operations of the stress tests")
 
 const noEvents = virtio.FeatureEventIdx
 const noIndirect = virtio.FeatureIndirectDesc
@@ -125,5 +124,3 @@ func BenchmarkRoundTrip(b *testing.B) {
 		d.Send(0, data, 64)
 	}
 }
-
-var errTest = errors.New("for the test")
