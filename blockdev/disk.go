@@ -40,6 +40,8 @@ type Disk interface {
 	Discard(off, n int64) error
 	// WriteZeroes clears n bytes at off. With unmap their storage may be given back.
 	WriteZeroes(off, n int64, unmap bool) error
+	// Volatile says that Flush makes nothing durable: the disk is to be lost with this process or its host.
+	Volatile() bool
 	// Size returns the disk's size in bytes, a multiple of SectorSize. It never changes.
 	Size() int64
 	// ReadOnly says whether the methods that change the disk fail with ErrReadOnly.

@@ -38,6 +38,8 @@ type overlay struct {
 func (d *overlay) Size() int64    { return d.size }
 func (d *overlay) ReadOnly() bool { return false }
 
+func (d *overlay) Volatile() bool { return d.bitsAt == 0 || d.file.unsafe }
+
 func (d *overlay) BlockSize() int { return max(d.base.BlockSize(), int(d.file.align), SectorSize) }
 
 // Close flushes, for else blocks that were written would be forgotten.

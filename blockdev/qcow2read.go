@@ -12,6 +12,7 @@ import (
 
 func (d *qcow2) Size() int64    { return d.head.size }
 func (d *qcow2) ReadOnly() bool { return true }
+func (d *qcow2) Volatile() bool { return false }
 func (d *qcow2) BlockSize() int { return int(max(d.file.align, SectorSize)) }
 func (d *qcow2) Flush() error   { return nil }
 

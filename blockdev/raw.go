@@ -17,6 +17,7 @@ func newRaw(f *file, readOnly bool) (*raw, error) {
 
 func (d *raw) Size() int64    { return d.size }
 func (d *raw) ReadOnly() bool { return d.readOnly }
+func (d *raw) Volatile() bool { return d.unsafe }
 func (d *raw) Close() error   { return d.close() }
 
 func (d *raw) BlockSize() int { return int(max(d.align, SectorSize)) }
