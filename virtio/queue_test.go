@@ -24,7 +24,7 @@ func TestEcho(t *testing.T) {
 	for _, refuse := range []uint64{0, noEvents, noIndirect, noEvents | noIndirect} {
 		for _, size := range []uint16{1, 2, 64} {
 			t.Run(fmt.Sprintf("refuse=%#x/size=%d", refuse, size), func(t *testing.T) {
-				dev := newEcho(64, 64)
+				dev := virtiotest.NewEcho(64, 64)
 				d := virtiotest.NewWith(t, dev, 8*memmap.MiB, virtiotest.Options{Refuse: refuse, QueueSize: size})
 				r := rand.New(rand.NewPCG(1, uint64(size)))
 				var waiting []func()
@@ -67,8 +67,8 @@ func TestEcho(t *testing.T) {
 				for _, f := range waiting {
 					f()
 				}
-				if dev.starts.Load() != 1 {
-					t.Errorf("%d starts", dev.starts.Load())
+				if dev.Starts.Load() != 1 {
+					t.Errorf("%d starts", dev.Starts.Load())
 				}
 			})
 		}
@@ -78,14 +78,14 @@ func TestEcho(t *testing.T) {
 // TestResetAndRestart ends a device with requests on their way, many times: none of its goroutines is left, and it serves again.
 func TestResetAndRestart(t *testing.T) {
 	kvmtest.NoLeaks(t)
-	dev := newEcho(8)
+	dev := virtiotest.NewEcho(8)
 	d := virtiotest.New(t, dev, 2*memmap.MiB)
 	for range 200 {
 		for range 5 {
 			d.Post(0, [][]byte{{1, 2, 3}}, 3)
 		}
 		d.Reset()
-		if n := dev.running.Load(); n != 0 {
+		if n := dev.Running.Load(); n != 0 {
 			t.Fatalf("%d goroutines after the reset", n)
 		}
 		if s := d.Instance.Status(); s != 0 {
@@ -100,7 +100,7 @@ func TestResetAndRestart(t *testing.T) {
 
 func TestStressEcho(t *testing.T) {
 	kvmtest.NoLeaks(t)
-	count := virtiotest.Nonsense{}.Run(t, newEcho(256, 64, 1), 1, *stress)
+	count := virtiotest.Nonsense{}.Run(t, virtiotest.NewEcho(256, 64, 1), 1, *stress)
 	t.Log(count)
 	if count.Answers == 0 || count.Failures == 0 || count.Starts < 2 {
 		t.Errorf("%v: too little of it", count)
@@ -112,12 +112,12 @@ func FuzzQueue(f *testing.F) {
 	f.Add(bytes.Repeat([]byte("\x80\x17\x55\xaa\x3c"), 50))
 	f.Add(bytes.Repeat([]byte("\xf0\x01\x22\x70\xfb\xff\x00"), 100))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		virtiotest.Nonsense{}.Script(t, newEcho(16, 4), data)
+		virtiotest.Nonsense{}.Script(t, virtiotest.NewEcho(16, 4), data)
 	})
 }
 
 func BenchmarkRoundTrip(b *testing.B) {
-	d := virtiotest.New(b, newEcho(256), 4*memmap.MiB)
+	d := virtiotest.New(b, virtiotest.NewEcho(256), 4*memmap.MiB)
 	data := [][]byte{make([]byte, 64)}
 	b.ReportAllocs()
 	for b.Loop() {

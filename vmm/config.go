@@ -11,6 +11,7 @@ import (
 
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/vcpu/cpuid"
+	"github.com/qenex/qenex-kernel/virtio"
 	"github.com/qenex/qenex-kernel/vmm/boot"
 )
 
@@ -58,7 +59,11 @@ type Config struct {
 	CPUs    int       // 1 to MaxCPUs
 	CPU     cpuid.Model
 	Tables  Tables
-	Heal    bool // complete instructions and arm the SYSCALL shim where KVM needs it
+
+	Virtio    []virtio.Device // started by their drivers, stopped with the machine; each is in one machine at a time
+	Transport Transport       // how the guest reaches them
+
+	Heal bool // complete instructions and arm the SYSCALL shim where KVM needs it
 
 	Console io.Writer // gets what the guest writes to COM1; nil drops it
 	Input   io.Reader // is fed to COM1; nil is no input. The caller ends its Read when the machine stops.

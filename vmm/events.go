@@ -16,6 +16,7 @@ const (
 	EventResumed   EventKind = "resumed"
 	EventMilestone EventKind = "milestone"
 	EventFault     EventKind = "fault"
+	EventDevice    EventKind = "device" // a virtio device asked its driver for a reset; Text says why
 	EventEnded     EventKind = "ended"
 )
 

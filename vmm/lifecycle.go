@@ -105,7 +105,7 @@ func (m *Machine) hasEnded() bool {
 // flushTime bounds how long Wait lets a slow console take the guest's last output.
 const flushTime = 5 * time.Second
 
-// Wait blocks until the machine has ended, no vCPU runs and the console has the guest's last
+// Wait blocks until the machine has ended, no vCPU runs, all virtio devices have stopped and the console has the guest's last
 // output, and returns how it ended. When ctx is done first it returns ctx's error.
 func (m *Machine) Wait(ctx context.Context) (Outcome, error) {
 	select {
@@ -118,15 +118,16 @@ func (m *Machine) Wait(ctx context.Context) (Outcome, error) {
 			return Outcome{}, err
 		}
 	}
+	devices := m.stopVirtio()
 	flush, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
 	err := m.serial.Flush(flush)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err != nil && m.outcome.Cause != Ended {
-		return *m.outcome, fmt.Errorf("the guest's last console output: %w", err)
+		return *m.outcome, errors.Join(devices, fmt.Errorf("the guest's last console output: %w", err))
 	}
-	return *m.outcome, nil
+	return *m.outcome, devices
 }
 
 // onFault decides about a vCPU that cannot go on: the machine ends.

@@ -44,6 +44,8 @@ type Machine struct {
 	portA        *device.PortA
 	resetControl *device.ResetControl
 
+	virtio []*attached // in the order of Config.Virtio
+
 	console   watcher
 	panicSeen atomic.Bool // "Kernel panic" was on the console
 	events    stream
@@ -122,6 +124,9 @@ func New(cfg Config) (m *Machine, err error) {
 	if err := m.addDevices(); err != nil {
 		return m, err
 	}
+	if err := m.addVirtio(); err != nil {
+		return m, err
+	}
 	if err := m.load(); err != nil {
 		return m, err
 	}
@@ -167,6 +172,9 @@ func (m *Machine) load() error {
 	if m.cfg.Hints && m.host.SoftwareKVM {
 		m.cmdline = strings.TrimSpace(SoftwareHints + " " + m.cmdline)
 	}
+	if m.cfg.Tables != ACPI {
+		m.cmdline = strings.TrimSpace(m.mmioWords() + m.cmdline)
+	}
 	mode := m.cfg.Boot
 	if mode == boot.Auto && m.host.SoftwareKVM && m.kernel.UnpacksItself() {
 		mode = boot.Direct // unpacking is slow where kernel code is emulated: do it on the host
@@ -197,7 +205,7 @@ func (m *Machine) load() error {
 // ACPI too: Linux looks for it before it knows about ACPI, and where kernel code is emulated its search through all of
 // the BIOS area takes seconds if there is none to be found early.
 func (m *Machine) writeTables() (rsdp uint64, err error) {
-	tables := acpi.Config{CPUs: m.cfg.CPUs}
+	tables := acpi.Config{CPUs: m.cfg.CPUs, Devices: m.mmioTables()}
 	if m.cfg.Tables == NoTable {
 		return 0, nil
 	}
@@ -239,9 +247,11 @@ func (m *Machine) Close() error {
 		m.stopInput()
 		m.input.Wait()
 	}
+	errs = append(errs, m.stopVirtio())
 	if m.vm != nil {
 		errs = append(errs, m.vm.Close())
 	}
+	errs = append(errs, m.closeVirtio())
 	if m.mem != nil {
 		errs = append(errs, m.mem.Close())
 	}

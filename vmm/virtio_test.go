@@ -1,0 +1,180 @@
+package vmm
+
+import (
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/qenex/qenex-kernel/internal/bareguest"
+	"github.com/qenex/qenex-kernel/memmap"
+	"github.com/qenex/qenex-kernel/virtio"
+	"github.com/qenex/qenex-kernel/virtio/virtiotest"
+)
+
+// Where the bare guest's driver has its queue 0, of 4 descriptors, its buffers, and what it read.
+const (
+	guestDesc   = 0x200000
+	guestAvail  = 0x201000
+	guestUsed   = 0x202000
+	guestData   = 0x203000
+	guestAnswer = 0x204000
+	guestRead   = 0x205000
+)
+
+// patience bounds what a test waits for.
+const patience = 30 * time.Second
+
+// mmioDriver starts the device at base with queue 0 of 4 descriptors.
+func mmioDriver(s *bareguest.Script, base uint32) {
+	s.Copy(guestRead, base)
+	s.Copy(guestRead+4, base+4)
+	s.Copy(guestRead+8, base+8)
+	s.Store(base+0x70, 0)
+	s.Store(base+0x70, 3)
+	s.Store(base+0x24, 1)
+	s.Store(base+0x20, 1) // VERSION_1
+	s.Store(base+0x24, 0)
+	s.Store(base+0x20, 0)
+	s.Store(base+0x70, 11)
+	s.Store(base+0x30, 0)
+	s.Store(base+0x38, 4)
+	s.Store(base+0x80, guestDesc)
+	s.Store(base+0x90, guestAvail)
+	s.Store(base+0xa0, guestUsed)
+	s.Store(base+0x44, 1)
+	s.Store(base+0x70, 15)
+	s.Copy(guestRead+12, base+0x70)
+}
+
+// guestRequest makes one request of 8 readable and 8 writable bytes available.
+func guestRequest(s *bareguest.Script, a, b uint32) {
+	s.Store(guestData, a)
+	s.Store(guestData+4, b)
+	for i, w := range []uint32{
+		guestData, 0, 8, 1 | 1<<16,
+		guestAnswer, 0, 8, 2,
+	} {
+		s.Store(guestDesc+4*uint32(i), w)
+	}
+	s.Store(guestAvail, 1<<16) // flags 0, index 1
+}
+
+func word(t testing.TB, m *Machine, gpa uint64) uint32 {
+	t.Helper()
+	v, err := m.mem.Uint32(gpa)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// TestVirtioMMIOByHand drives an echo device from a bare guest, registers, rings and all. The doorbell does not pass the run loop, the
+// interrupt reaches the interrupt controller.
+func TestVirtioMMIOByHand(t *testing.T) {
+	var s bareguest.Script
+	base := uint32(mmioBase + memmap.PageSize) // the second of two
+	mmioDriver(&s, base)
+	guestRequest(&s, 0x11223344, 0x55667788)
+	s.Store(base+0x50, 0)
+	s.Await(guestUsed, 1<<16)
+	s.Await(base+0x60, 1)
+	s.Copy(guestRead+16, base+0x60)
+	s.Store(base+0x64, 1)
+	s.Copy(guestRead+20, base+0x60)
+	cfg := bareConfig(t, s.End())
+	idle, dev := virtiotest.NewEcho(4), virtiotest.NewEcho(8)
+	cfg.Virtio = []virtio.Device{idle, dev}
+	m := newMachine(t, cfg)
+	if o := runToEnd(t, m, bootLimit); o.Cause != PowerOff {
+		t.Fatalf("outcome %v", o)
+	}
+	for i, want := range map[uint64]uint32{0: 0x74726976, 4: 2, 8: virtiotest.TypeEcho, 12: 15, 16: 1, 20: 0} {
+		if got := word(t, m, guestRead+i); got != want {
+			t.Errorf("read %d: %#x, want %#x", i, got, want)
+		}
+	}
+	if a, b := word(t, m, guestAnswer), word(t, m, guestAnswer+4); a != 0x11223344 || b != 0x55667788 {
+		t.Errorf("answer %#x %#x", a, b)
+	}
+	if head, n := word(t, m, guestUsed+4), word(t, m, guestUsed+8); head != 0 || n != 8 {
+		t.Errorf("used %d with %d bytes", head, n)
+	}
+	for _, e := range m.MMIO.List() {
+		if e.Base == uint64(base) && e.Writes != 15 {
+			t.Errorf("%d writes passed the run loop, want 15: all but the doorbell", e.Writes)
+		}
+	}
+	// KVM delivers the interrupt on a worker of its own.
+	for end := time.Now().Add(patience); !pending(t, m, mmioLines[1]); runtime.Gosched() {
+		if time.Now().After(end) {
+			t.Fatal("the interrupt did not reach the PICs")
+		}
+	}
+	if dev.Starts.Load() != 1 || idle.Starts.Load() != 0 || dev.Running.Load() != 0 {
+		t.Errorf("%d and %d starts, %d goroutines after the end", dev.Starts.Load(), idle.Starts.Load(), dev.Running.Load())
+	}
+}
+
+// entropy is a device that Linux has a driver for: it fills what it is given with one byte.
+type entropy struct {
+	fill byte
+	done sync.WaitGroup
+}
+
+func (e *entropy) Type() uint32                  { return virtio.TypeEntropy }
+func (e *entropy) Features() uint64              { return 0 }
+func (e *entropy) Queues() []uint16              { return []uint16{8} }
+func (e *entropy) ReadConfig(_ uint64, p []byte) { clear(p) }
+func (e *entropy) WriteConfig(uint64, []byte)    {}
+func (e *entropy) Stop()                         { e.done.Wait() }
+
+func (e *entropy) Start(_ uint64, queues []*virtio.Queue, _ virtio.Env) error {
+	q := queues[0]
+	e.done.Go(func() {
+		q.Serve(func(c *virtio.Chain) error {
+			for _, p := range c.Writable() {
+				for i := range p {
+					p[i] = e.fill
+				}
+			}
+			q.Done(c, uint32(c.WriteLen()))
+			return nil
+		})
+	})
+	return nil
+}
+
+// TestLeanVirtioMMIO lets Linux find two devices by ACPI, and on its command line.
+func TestLeanVirtioMMIO(t *testing.T) {
+	for _, tables := range []Tables{ACPI, MPTable, NoTable} {
+		t.Run(tables.String(), func(t *testing.T) {
+			cfg, out := leanConfig(t)
+			cfg.Tables = tables
+			cfg.Initrds = []string{guestFile(t, "initramfs-busybox.cpio")}
+			cfg.Cmdline += ` qenex.cmd="cat /sys/bus/virtio/devices/*/device; head -c 40 /dev/hwrng"`
+			cfg.Virtio = []virtio.Device{virtiotest.NewEcho(4), &entropy{fill: 'e'}}
+			m := newMachine(t, cfg)
+			o := runToEnd(t, m, bootLimit)
+			if o.Cause != PowerOff {
+				t.Fatalf("outcome %v, console:\n%s", o, out)
+			}
+			for _, want := range []string{"0x003f", "0x0004", strings.Repeat("e", 40)} {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("no %s in the console's output:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
+
+// pending says whether an interrupt line had an edge that no processor took.
+func pending(t testing.TB, m *Machine, line uint32) bool {
+	t.Helper()
+	chip, err := m.vm.IRQChip(line / 8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return chip.Chip[1]&(1<<(line%8)) != 0 // struct kvm_pic_state: last_irr, irr, ...
+}
