@@ -1,0 +1,196 @@
+package nic
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"github.com/qenex/qenex-kernel/internal/vnethdr"
+	"github.com/qenex/qenex-kernel/virtio"
+)
+
+const (
+	etherHeader = 14 + 4 // bytes, with a VLAN tag
+	maxViews    = 1000   // given to a backend at a time, which may have to pass them to readv(2) or writev(2)
+)
+
+// receiver puts frames into the chains of a receive queue. The backend writes to the driver's buffers themselves, of which there is a window
+// as large as the largest frame may be. If the driver has not made that many available, what is too much goes to spill, and from there
+// into the chains that come next.
+type receiver struct {
+	d     *Device
+	q     *virtio.Queue
+	pair  int
+	r     *run
+	merge bool // frames may take several chains
+	need  int  // bytes of the largest frame, with its header
+
+	window []*virtio.Chain // to be filled, in order
+	room   int             // bytes in them
+	views  [][]byte        // of window, then spill
+	spill  []byte
+	done   []uint32 // bytes written to the first chains of window
+}
+
+func newReceiver(d *Device, r *run, q *virtio.Queue, pair int, give vnethdr.Offloads) *receiver {
+	x := &receiver{d: d, q: q, pair: pair, r: r, merge: r.features&featureMrgRxbuf != 0}
+	x.need = vnethdr.Size + etherHeader + d.backend.MTU()
+	if give&(vnethdr.TSO4|vnethdr.TSO6) != 0 {
+		x.need = vnethdr.Size + vnethdr.MaxFrame
+	}
+	x.spill = make([]byte, x.need)
+	return x
+}
+
+// serve passes frames until the device stops.
+func (x *receiver) serve() {
+	for {
+		err := x.fill()
+		if err != nil {
+			return
+		}
+		n, err := x.d.backend.Receive(x.pair, x.gather(), x.q.Flush)
+		select {
+		case <-x.r.stop:
+			return
+		default:
+		}
+		if err != nil {
+			x.d.lose(err)
+			return
+		}
+		if err := x.put(n); err != nil {
+			return
+		}
+	}
+}
+
+// fill waits for at least one chain, and takes as many as a frame may need.
+func (x *receiver) fill() error {
+	for x.room < x.need && (x.merge || len(x.window) == 0) {
+		ok, err := x.next()
+		if err != nil {
+			return err
+		}
+		if ok {
+			continue
+		}
+		if len(x.window) > 0 {
+			return nil
+		}
+		x.q.Flush()
+		if err := x.q.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// next takes a chain, if there is one.
+func (x *receiver) next() (bool, error) {
+	c, err := x.q.Next()
+	if c == nil || err != nil {
+		return false, err
+	}
+	if c.WriteLen() < vnethdr.Size { // virtio 1.2, 5.1.6.3.1
+		err := fmt.Errorf("virtio/nic: receive queue %d: a buffer of %d bytes has no room for a header", x.pair, c.WriteLen())
+		x.r.env.Fail(err)
+		return false, err
+	}
+	x.window = append(x.window, c)
+	x.room += int(c.WriteLen())
+	return true, nil
+}
+
+// gather returns the views of the window, not too many, and spill.
+func (x *receiver) gather() [][]byte {
+	x.views = x.views[:0]
+	for _, c := range x.window {
+		w := c.Writable()
+		x.views = append(x.views, w[:min(len(w), maxViews-len(x.views))]...)
+	}
+	x.views = append(x.views, x.spill)
+	return x.views
+}
+
+// put gives the driver the frame of n bytes, header included, that was written to the views.
+func (x *receiver) put(n int) error {
+	direct := 0
+	for _, v := range x.views[:len(x.views)-1] {
+		direct += len(v)
+	}
+	switch {
+	case n < vnethdr.Size, n > x.need, !x.merge && n > x.room,
+		// Larger than the MTU, which is for segments only (virtio 1.2, 5.1.4.1).
+		n > vnethdr.Size+etherHeader+x.d.backend.MTU() && x.headerByte(1) == vnethdr.GSONone:
+		x.d.receivedDropped.Add(1)
+		return nil
+	}
+	for n > x.room {
+		if len(x.window) == int(x.q.Size()) { // all that the driver can ever give
+			x.d.receivedDropped.Add(1)
+			return nil
+		}
+		ok, err := x.next()
+		if err == nil && !ok {
+			x.q.Flush()
+			err = x.q.Wait()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	x.done = x.done[:0]
+	for left := n; left > 0; {
+		c := x.window[len(x.done)]
+		k := min(left, int(c.WriteLen()))
+		x.done = append(x.done, uint32(k))
+		left -= k
+		x.room -= int(c.WriteLen())
+	}
+	if n > direct {
+		x.write(direct, x.spill[:n-direct])
+	}
+	var count [2]byte
+	binary.LittleEndian.PutUint16(count[:], uint16(len(x.done)))
+	x.write(vnethdr.NumBuffers, count[:])
+	for i, c := range x.window[:len(x.done)] {
+		x.q.Done(c, x.done[i])
+	}
+	rest := copy(x.window, x.window[len(x.done):])
+	clear(x.window[rest:])
+	x.window = x.window[:rest]
+	x.d.received.Add(1)
+	x.d.receivedBytes.Add(uint64(n - vnethdr.Size))
+	return nil
+}
+
+// write writes to the window, from byte off on.
+func (x *receiver) write(off int, b []byte) {
+	for _, c := range x.window {
+		if off >= int(c.WriteLen()) {
+			off -= int(c.WriteLen())
+			continue
+		}
+		for _, v := range c.Writable() {
+			if off >= len(v) {
+				off -= len(v)
+				continue
+			}
+			if b = b[copy(v[off:], b):]; len(b) == 0 {
+				return
+			}
+			off = 0
+		}
+	}
+}
+
+// headerByte reads a byte of the header in the first chain; the driver may have changed it.
+func (x *receiver) headerByte(off int) byte {
+	for _, v := range x.window[0].Writable() {
+		if off < len(v) {
+			return v[off]
+		}
+		off -= len(v)
+	}
+	return 0
+}
