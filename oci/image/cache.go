@@ -176,16 +176,21 @@ func unpackContents(s source, c *contents, o Options) (*Image, error) {
 
 // stored unpacks one layer and checks its digests.
 func (u *unpacker) stored(s source, l layer) error {
-	f, size, err := s.open(l.name)
+	return l.read(s, &u.limits.Bytes, func(plain io.Reader) error { return u.layer(plain, true) })
+}
+
+// read gives f the plain tar of a layer and checks its digests behind that. What f does not read is read and counted against limit.
+func (l layer) read(s source, limit *int64, f func(plain io.Reader) error) error {
+	file, size, err := s.open(l.name)
 	if err != nil {
 		return missing(l.name, err)
 	}
-	defer f.Close()
+	defer file.Close()
 	if l.size >= 0 && size != l.size {
 		return invalid("%s has %d bytes, its manifest says %d", l.name, size, l.size)
 	}
 	stored := sha256.New()
-	whole := io.TeeReader(f, stored)
+	whole := io.TeeReader(file, stored)
 	r, _, done, err := decompress(whole)
 	if err != nil {
 		return invalid("%w", err)
@@ -193,15 +198,15 @@ func (u *unpacker) stored(s source, l layer) error {
 	defer done()
 	plain := sha256.New()
 	both := io.TeeReader(r, plain)
-	if err := u.layer(both, true); err != nil {
+	if err := f(both); err != nil {
 		return err
 	}
 	// A tar ends before its file does: padding. It is bounded like a file's contents, for it may be compressed.
-	n, err := io.Copy(io.Discard, io.LimitReader(both, u.limits.Bytes+1))
+	n, err := io.Copy(io.Discard, io.LimitReader(both, *limit+1))
 	if err != nil {
 		return invalid("%w", err)
 	}
-	if u.limits.Bytes -= n; u.limits.Bytes < 0 {
+	if *limit -= n; *limit < 0 {
 		return invalid("the image is larger than allowed")
 	}
 	if _, err := io.Copy(io.Discard, whole); err != nil {

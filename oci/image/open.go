@@ -20,33 +20,43 @@ type Options struct {
 // Open finds out what path is and returns it ready to run, unpacked into the cache if it is not a root directory already.
 // Several processes may open the same image at once; it is unpacked once. Errors that wrap ErrInvalid blame the image.
 func Open(path string, o Options) (*Image, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
-		return nil, err
-	}
-	// An image may be a FIFO or a device by mistake: opening must not hang.
-	f, err := os.OpenFile(abs, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	f, info, err := openPath(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
 	var img *Image
-	switch {
-	case info.IsDir():
-		img, err = openDirectory(abs, o)
-	case info.Mode().IsRegular():
+	if info.IsDir() {
+		img, err = openDirectory(f.Name(), o)
+	} else {
 		img, err = openFile(f, info, o)
-	default:
-		err = invalid("neither a directory nor a regular file")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", path, err)
 	}
 	return img, nil
+}
+
+// openPath opens a directory or a regular file by its absolute path.
+func openPath(path string) (*os.File, os.FileInfo, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	// An image may be a FIFO or a device by mistake: opening must not hang.
+	f, err := os.OpenFile(abs, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	info, err := f.Stat()
+	if err == nil && !info.IsDir() && !info.Mode().IsRegular() {
+		err = fmt.Errorf("image %s: %w", path, invalid("neither a directory nor a regular file"))
+	}
+	if err != nil {
+		f.Close()
+		return nil, nil, err
+	}
+	return f, info, nil
 }
 
 func openDirectory(abs string, o Options) (*Image, error) {
@@ -101,30 +111,41 @@ func unpackFile(f *os.File, size int64, cache *cache, o Options) (*Image, error)
 	if kind == KindTar {
 		return unpackTar(f, cache, o)
 	}
+	s, c, done, err := parseFile(f, size, kind, compressed, cache, o)
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	return unpackContents(s, c, o)
+}
+
+// parseFile parses a tar of a layout or a docker archive, which detect has seen. The source is good until done is called.
+func parseFile(f *os.File, size int64, kind Kind, compressed bool, cache *cache, o Options) (s source, c *contents, done func(), err error) {
+	done = func() {}
 	if compressed { // its members are needed in any order
 		plain, err := cache.scratch()
 		if err != nil {
-			return nil, err
+			return nil, nil, nil, err
 		}
-		defer plain.Close()
+		done = func() { plain.Close() }
 		if size, err = inflate(plain, f, o.Limits.withDefaults().Bytes); err != nil {
-			return nil, err
+			done()
+			return nil, nil, nil, err
 		}
 		f = plain
 	}
-	s, err := indexTar(f, size)
+	if s, err = indexTar(f, size); err == nil {
+		parse := parseDockerArchive
+		if kind == KindLayout {
+			parse = parseLayout
+		}
+		c, err = parse(s)
+	}
 	if err != nil {
-		return nil, err
+		done()
+		return nil, nil, nil, err
 	}
-	parse := parseDockerArchive
-	if kind == KindLayout {
-		parse = parseLayout
-	}
-	c, err := parse(s)
-	if err != nil {
-		return nil, err
-	}
-	return unpackContents(s, c, o)
+	return s, c, done, nil
 }
 
 // detect reads the beginning of f, as far as needed, and tells what kind of tar it is.
