@@ -202,18 +202,19 @@ type InfoMessage struct {
 	PID     uint32 // 1: the agent is the guest's init
 	Kernel  string // release
 	Uptime  uint64 // nanoseconds since the guest's kernel started
+	Fault   string // what went wrong when the guest's user space was made; "" is nothing
 }
 
 // Append implements Message.
 func (m *InfoMessage) Append(b []byte) []byte {
 	b = binary.LittleEndian.AppendUint32(append(b, m.Version), m.PID)
-	return binary.LittleEndian.AppendUint64(appendString(b, m.Kernel), m.Uptime)
+	return appendString(binary.LittleEndian.AppendUint64(appendString(b, m.Kernel), m.Uptime), m.Fault)
 }
 
 // Parse implements Message.
 func (m *InfoMessage) Parse(b []byte) error {
 	d := decoder{b: b}
-	*m = InfoMessage{d.uint8(), d.uint32(), d.string(), d.uint64()}
+	*m = InfoMessage{d.uint8(), d.uint32(), d.string(), d.uint64(), d.string()}
 	return d.end("Info")
 }
 
