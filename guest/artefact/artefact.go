@@ -19,8 +19,10 @@ const (
 	InitBusybox  = "initramfs-busybox.cpio"
 	InitUroot    = "initramfs-uroot.cpio"
 	InitTiny     = "initramfs-tiny.cpio"
-	CommandParam = "qenex.cmd"    // kernel parameter: shell commands that the guest runs; not in InitTiny
-	ActionParam  = "qenex.action" // kernel parameter: poweroff, direct, reboot, halt, panic or shell; not in InitTiny
+	InitAgent    = "initramfs-agent.cpio"       // the guest agent, for LeanKernel
+	InitStock    = "initramfs-agent-stock.cpio" // the same with the modules of StockKernel
+	CommandParam = "qenex.cmd"                  // kernel parameter: shell commands that the guest runs; not in InitTiny or the agent's
+	ActionParam  = "qenex.action"               // kernel parameter: poweroff, direct, reboot, halt, panic or shell; not in InitTiny or the agent's
 	Milestone    = "QENEX: user space"
 )
 
