@@ -1,7 +1,6 @@
 package block
 
 import (
-	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -81,12 +80,7 @@ func (d *Device) Start(features uint64, queues []*virtio.Queue, env virtio.Env) 
 			continue
 		}
 		s := &server{d: d, q: q, slots: make(chan struct{}, parallel)}
-		d.running.Go(func() {
-			// It ends with ErrStopped, or has told Env.Fail why not.
-			if err := q.Serve(s.serve); err != nil && !errors.Is(err, virtio.ErrStopped) {
-				d.report(err)
-			}
-		})
+		d.running.Go(func() { _ = q.Serve(s.serve) }) // it ends because of Stop, or has told Env.Fail why
 	}
 	return nil
 }
