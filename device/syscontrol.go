@@ -102,7 +102,7 @@ func (a *PortA) Registrations() []Registration {
 // The register lies inside PCI's address register at 0xcf8, from which it differs
 // only in the width of the access. ResetControl therefore claims all four bytes and
 // ignores whatever is not one byte to 0xcf9: a guest that probes for PCI with a dword
-// write must not reset itself. There is no PCI bus; the rest reads all ones.
+// write must not reset itself. The rest reads all ones; where there is a PCI bus, it claims the ports and passes on what is not its own.
 type ResetControl struct {
 	latch
 	reset func()

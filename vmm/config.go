@@ -74,8 +74,20 @@ type Config struct {
 }
 
 // SoftwareHints are kernel parameters that keep Linux away from instructions which a software KVM emulates
-// wrongly or not at all, and from what is needlessly slow there: pci=off because the machine has no PCI bus to be searched.
-const SoftwareHints = "pci=off noxsave clearcpuid=smap,popcnt,erms,fsrm no_timer_check tsc=reliable"
+// wrongly or not at all, and from what is needlessly slow there: pci=off because the machine has no PCI bus to be searched; with
+// Transport PCI it is left out.
+const SoftwareHints = noPCI + "noxsave clearcpuid=smap,popcnt,erms,fsrm no_timer_check tsc=reliable"
+
+// noPCI keeps Linux from looking for PCI. It is the first of SoftwareHints.
+const noPCI = "pci=off "
+
+// hints returns SoftwareHints for this machine.
+func (m *Machine) hints() string {
+	if m.cfg.Transport == PCI {
+		return strings.TrimPrefix(SoftwareHints, noPCI)
+	}
+	return SoftwareHints
+}
 
 // check validates what can be without opening anything.
 func (c *Config) check() error {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/qenex/qenex-kernel/device"
+	"github.com/qenex/qenex-kernel/device/pci"
 	"github.com/qenex/qenex-kernel/memmap"
 )
 
@@ -31,7 +32,7 @@ func (m *Machine) addDevices() error {
 		m.rtc.Registrations(device.RTCIRQ),
 		m.i8042.Registrations(device.I8042IRQ),
 		m.portA.Registrations(),
-		m.resetControl.Registrations(),
+		m.resetPorts(),
 		device.NewACPIPM(func() { m.end(Outcome{Cause: PowerOff}) }, reset("ACPI")).Registrations(),
 		device.NewPVPanic(m.pvpanic).Registrations(),
 		device.NewPOST().Registrations(),
@@ -43,6 +44,15 @@ func (m *Machine) addDevices() error {
 		}
 	}
 	return nil
+}
+
+// resetPorts are those of the reset control register, with PCI's around them if there is PCI.
+func (m *Machine) resetPorts() []device.Registration {
+	if m.cfg.Transport != PCI {
+		return m.resetControl.Registrations()
+	}
+	m.pci = pci.NewBus(m.resetControl)
+	return m.pci.Registrations()
 }
 
 // reset ends the machine because the guest asked for a reset. A kernel that has just said on its console

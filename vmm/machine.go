@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/qenex/qenex-kernel/device"
+	"github.com/qenex/qenex-kernel/device/pci"
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/vcpu"
@@ -45,6 +46,9 @@ type Machine struct {
 	resetControl *device.ResetControl
 
 	virtio []*attached // in the order of Config.Virtio
+	pci    *pci.Bus    // nil with Transport MMIO
+	routes routes
+	pins   pins
 
 	console   watcher
 	panicSeen atomic.Bool // "Kernel panic" was on the console
@@ -170,9 +174,9 @@ func (m *Machine) load() error {
 	}
 	m.cmdline = m.cfg.Cmdline
 	if m.cfg.Hints && m.host.SoftwareKVM {
-		m.cmdline = strings.TrimSpace(SoftwareHints + " " + m.cmdline)
+		m.cmdline = strings.TrimSpace(m.hints() + " " + m.cmdline)
 	}
-	if m.cfg.Tables != ACPI {
+	if m.cfg.Tables != ACPI && m.cfg.Transport == MMIO {
 		m.cmdline = strings.TrimSpace(m.mmioWords() + m.cmdline)
 	}
 	mode := m.cfg.Boot
@@ -205,7 +209,12 @@ func (m *Machine) load() error {
 // ACPI too: Linux looks for it before it knows about ACPI, and where kernel code is emulated its search through all of
 // the BIOS area takes seconds if there is none to be found early.
 func (m *Machine) writeTables() (rsdp uint64, err error) {
-	tables := acpi.Config{CPUs: m.cfg.CPUs, Devices: m.mmioTables()}
+	tables := acpi.Config{CPUs: m.cfg.CPUs, PowerButtonIRQ: powerButtonIRQ}
+	if m.cfg.Transport == PCI {
+		tables.PCI = m.pciTables()
+	} else {
+		tables.Devices = m.mmioTables()
+	}
 	if m.cfg.Tables == NoTable {
 		return 0, nil
 	}

@@ -26,8 +26,12 @@ type Saved struct {
 // ErrShape says that a state belongs to a machine of another make.
 var ErrShape = errors.New("saved state does not fit this machine")
 
-// Save reads the machine's state. The machine must be paused, or not yet started.
+// Save reads the machine's state. The machine must be paused, or not yet started. One with virtio devices cannot be saved: their
+// state would be missing.
 func (m *Machine) Save() (*Saved, error) {
+	if len(m.cfg.Virtio) > 0 {
+		return nil, fmt.Errorf("%w: it has %d virtio devices, whose state is not part of it", ErrShape, len(m.cfg.Virtio))
+	}
 	msrs, err := m.sys.MSRIndexList()
 	if err != nil {
 		return nil, err

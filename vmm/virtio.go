@@ -4,15 +4,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/qenex/qenex-kernel/device"
-	"github.com/qenex/qenex-kernel/kvm"
+	"github.com/qenex/qenex-kernel/device/pci"
 	"github.com/qenex/qenex-kernel/virtio"
-	"github.com/qenex/qenex-kernel/virtio/mmio"
-	"github.com/qenex/qenex-kernel/vmm/acpi"
 )
 
 // Transport says how the guest reaches its virtio devices.
@@ -21,76 +17,40 @@ type Transport int
 // Transports.
 const (
 	MMIO Transport = iota // virtio-mmio, named by ACPI or, without it, on the command line
+	PCI                   // modern virtio-pci with MSI-X
 )
 
 // attached is a virtio device on a bus. Its doorbells and interrupts do not pass the run loop: a guest's write to a doorbell
 // signals an eventfd of the instance, and a write to an eventfd of irqs raises an interrupt.
 type attached struct {
 	in   *virtio.Instance
-	irqs []int // closed after the VM
+	irqs []int // eventfds; closed after the VM
 }
 
-// Where virtio-mmio devices are, and the interrupt lines they may have: those that no device of a PC has. The first ones are lines of
-// the PIC too.
-const mmioBase = 0xd0000000
+// deviceLines are the interrupt lines that no device of a PC has. The first ones are lines of the PIC too.
+var deviceLines = [...]uint32{5, 10, 11, 6, 7, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23}
 
-var mmioLines = [...]uint32{5, 10, 11, 6, 7, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23}
+// deviceBase is where windows of virtio devices are, and deviceSize is how much place they have.
+const (
+	deviceBase = 0xd0000000
+	deviceSize = 0x10000000
+)
 
 // addVirtio makes the configured virtio devices.
 func (m *Machine) addVirtio() error {
-	if n := len(m.cfg.Virtio); n > len(mmioLines) {
-		return fmt.Errorf("%w: %d virtio devices; virtio-mmio has interrupts for %d", ErrConfig, n, len(mmioLines))
+	add, most := m.addMMIO, len(deviceLines)
+	if m.cfg.Transport == PCI {
+		add, most = m.addPCI, pci.Slots-1
+	}
+	if n := len(m.cfg.Virtio); n > most {
+		return fmt.Errorf("%w: %d virtio devices; this transport takes %d", ErrConfig, n, most)
 	}
 	for i, dev := range m.cfg.Virtio {
-		if err := m.addMMIO(i, dev); err != nil {
+		if err := add(i, dev); err != nil {
 			return fmt.Errorf("virtio device %d, of type %d: %w", i, dev.Type(), err)
 		}
 	}
 	return nil
-}
-
-// addMMIO puts a device behind virtio-mmio.
-func (m *Machine) addMMIO(i int, dev virtio.Device) error {
-	irq, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	if err != nil {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	t, err := mmio.New(dev, m.mem, func() { m.signal(irq) }, m.virtioFailed(i, dev))
-	if err != nil {
-		return errors.Join(err, unix.Close(irq))
-	}
-	m.virtio = append(m.virtio, &attached{in: t.Instance(), irqs: []int{irq}})
-	if err := m.vm.IRQFD(irq, mmioLines[i], 0, 0); err != nil {
-		return err
-	}
-	base := mmioBase + mmio.Size*uint64(i)
-	for q := range t.Instance().NumQueues() {
-		if err := m.vm.IOEventFD(t.Instance().Bell(q), base+mmio.QueueNotify, 4, kvm.IOEventFDDataMatch, uint64(q)); err != nil {
-			return err
-		}
-	}
-	return m.MMIO.Register(device.Registration{
-		Name: fmt.Sprintf("virtio%d", i), Base: base, Size: mmio.Size, IRQ: int(mmioLines[i]), Handler: t,
-	})
-}
-
-// mmioTables are the devices as ACPI describes them.
-func (m *Machine) mmioTables() (list []acpi.Device) {
-	for i := range m.cfg.Virtio {
-		list = append(list, acpi.Device{
-			HID: "LNRO0005", UID: uint64(i), Base: mmioBase + mmio.Size*uint64(i), Size: mmio.Size, IRQ: mmioLines[i],
-		})
-	}
-	return list
-}
-
-// mmioWords are the devices as Linux takes them on its command line, each with a space behind it.
-func (m *Machine) mmioWords() string {
-	var b strings.Builder
-	for i := range m.cfg.Virtio {
-		fmt.Fprintf(&b, "virtio_mmio.device=4K@%#x:%d ", mmioBase+mmio.Size*i, mmioLines[i])
-	}
-	return b.String()
 }
 
 // signal raises the interrupt behind an irqfd.

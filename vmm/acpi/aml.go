@@ -109,6 +109,37 @@ func interrupt(gsi uint32, level bool) []byte {
 	return le.AppendUint32([]byte{0x89, 6, 0, flags, 1}, gsi)
 }
 
+// busNumbers gives a bridge the buses from first to last (ACPI 6.4.3.5.3).
+func busNumbers(first, last uint16) []byte {
+	d := []byte{0x88, 13, 0, 2, 1<<3 | 1<<2, 0, 0, 0} // a producer, both ends fixed
+	d = le.AppendUint16(d, first)
+	d = le.AppendUint16(d, last)
+	return le.AppendUint16(append(d, 0, 0), last-first+1)
+}
+
+// memoryWindow gives a bridge addresses to pass on, uncached (ACPI 6.4.3.5.2).
+func memoryWindow(base, size uint32) []byte {
+	d := []byte{0x87, 23, 0, 0, 1<<3 | 1<<2, 1, 0, 0, 0, 0}
+	d = le.AppendUint32(d, base)
+	d = le.AppendUint32(d, base+(size-1))
+	return le.AppendUint32(append(d, 0, 0, 0, 0), size)
+}
+
+// hostBridge describes PCI (ACPI 6.2.13 for _PRT).
+func hostBridge(p *PCI) []byte {
+	var pins [][]byte
+	for slot, irq := range p.Lines {
+		if irq != 0 {
+			pins = append(pins, packageOf(integer(uint64(slot)<<16|0xffff), integer(0), integer(0), integer(uint64(irq))))
+		}
+	}
+	return device("PCI0",
+		name("_HID", eisaID("PNP0A03")),
+		name("_UID", integer(0)),
+		name("_CRS", resources(busNumbers(0, 0), ioPorts(PCIPort, 8), memoryWindow(p.Base, p.Size))),
+		name("_PRT", packageOf(pins...)))
+}
+
 // dsdtBody describes what cannot be found by looking.
 func dsdtBody(c Config) []byte {
 	devices := [][]byte{
@@ -135,6 +166,18 @@ func dsdtBody(c Config) []byte {
 			name("_HID", str("ACPI0013")),
 			name("_CRS", resources(interrupt(c.GenerationIRQ, false))),
 			method("_EVT", 1, notify("VGEN", 0x80))))
+	}
+	if c.PowerButtonIRQ != 0 {
+		devices = append(devices,
+			device("PWRB", name("_HID", eisaID("PNP0C0C"))),
+			device("GEDP",
+				name("_HID", str("ACPI0013")),
+				name("_UID", integer(1)),
+				name("_CRS", resources(interrupt(c.PowerButtonIRQ, false))),
+				method("_EVT", 1, notify("PWRB", 0x80))))
+	}
+	if c.PCI != nil {
+		devices = append(devices, hostBridge(c.PCI))
 	}
 	for i, d := range c.Devices {
 		devices = append(devices, device(fmt.Sprintf("D%03X", i),

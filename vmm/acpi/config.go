@@ -42,7 +42,21 @@ type Config struct {
 	// GenerationIRQ is the edge-triggered global interrupt whose pulse tells the guest that the
 	// generation ID has changed; 0 for none (ACPI only).
 	GenerationIRQ uint32
+	// PowerButtonIRQ is the edge-triggered global interrupt whose pulse tells the guest that the power button was pressed; 0
+	// for no button (ACPI only).
+	PowerButtonIRQ uint32
+	// PCI describes the PCI host bridge; nil for none (ACPI only).
+	PCI *PCI
 }
+
+// PCI is a host bridge with bus 0 only, whose configuration space is behind the ports from PCIPort.
+type PCI struct {
+	Base, Size uint32   // its memory window
+	Lines      []uint32 // by slot, from 0: the global interrupt of pin A, level-triggered; 0 for none
+}
+
+// PCIPort is the first of the 8 ports of PCI configuration.
+const PCIPort = 0xcf8
 
 // Device is a platform device with one MMIO window and one interrupt.
 type Device struct {
@@ -61,6 +75,19 @@ func (c Config) check() error {
 	}
 	if c.GenerationIRQ >= ioapicPins {
 		return fmt.Errorf("%w: generation ID interrupt %d; the IOAPIC has %d pins", ErrConfig, c.GenerationIRQ, ioapicPins)
+	}
+	if c.PowerButtonIRQ >= ioapicPins {
+		return fmt.Errorf("%w: power button interrupt %d; the IOAPIC has %d pins", ErrConfig, c.PowerButtonIRQ, ioapicPins)
+	}
+	if c.PCI != nil {
+		if c.PCI.Base < memmap.HoleStart || c.PCI.Size == 0 || c.PCI.Size-1 > 0xffffffff-c.PCI.Base || len(c.PCI.Lines) > 32 {
+			return fmt.Errorf("%w: PCI has %#x bytes at %#x and %d slots; its window must lie behind %#x, and a bus has 32", ErrConfig, c.PCI.Size, c.PCI.Base, len(c.PCI.Lines), uint64(memmap.HoleStart))
+		}
+		for slot, irq := range c.PCI.Lines {
+			if irq >= ioapicPins {
+				return fmt.Errorf("%w: PCI slot %d has interrupt %d; the IOAPIC has %d pins", ErrConfig, slot, irq, ioapicPins)
+			}
+		}
 	}
 	type key struct {
 		hid string
