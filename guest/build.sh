@@ -4,15 +4,16 @@
 #   stock/vmlinuz, vmlinux, config, release, modules/{irqbypass,kvm,kvm-amd}.ko    Debian's cloud kernel
 #   lean/bzImage, vmlinux, config                                                   a small kernel, built here
 #   initramfs-tiny.cpio, initramfs-busybox.cpio, initramfs-uroot.cpio, busybox      user space
+#   initramfs-bench.cpio, probe                                                     what `qenex bench` measures devices with; not part of all
 #   initramfs-agent.cpio, initramfs-agent-stock.cpio                                the guest agent, without and with modules
 #
 # Steps that are done are not done again; an interrupted run goes on where it was. Installs missing build tools when
 # it may (root or passwordless sudo), else says what to install.
 #
-# usage: guest/build.sh [stock|lean|tiny|busybox|uroot|agent|all]...    or: guest/build.sh where | clean
+# usage: guest/build.sh [stock|lean|tiny|busybox|uroot|agent|bench|all]...    or: guest/build.sh where | clean
 set -euo pipefail
 here=$(dirname "${BASH_SOURCE[0]}")
-for part in common packages stock lean initramfs uroot agent; do
+for part in common packages stock lean initramfs uroot agent bench; do
 	# shellcheck source=/dev/null
 	. "$here/$part.sh"
 done
@@ -22,9 +23,9 @@ steps() {
 	local s
 	for s; do
 		case $s in
-		tiny | busybox | stock | uroot | agent | lean) "build_$s" ;;
+		tiny | busybox | stock | uroot | agent | lean | bench) "build_$s" ;;
 		all) steps tiny busybox stock uroot agent lean ;;
-		*) die "unknown step '$s': want stock, lean, tiny, busybox, uroot, agent, all, where or clean" ;;
+		*) die "unknown step '$s': want stock, lean, tiny, busybox, uroot, agent, bench, all, where or clean" ;;
 		esac
 	done
 }
