@@ -32,6 +32,7 @@ type guest struct {
 	drv     *virtiotest.Driver
 	packets chan packet // those that the device sent, in order; closed when receiving ends
 	stop    chan struct{}
+	sent    []*virtiotest.Pending // by post
 	done    chan struct{}
 }
 
