@@ -10,13 +10,15 @@ import (
 	"path"
 	"path/filepath"
 	"syscall"
+	"time"
 )
 
 // small is up to what size a file is read before its entry is written: what /proc and /sys say of sizes is not so.
 const small = 64 << 10
 
 // Pack writes the file or directory at hostPath, and all below it, as a tar stream whose entries begin with name. Links are
-// not followed. With owners, numeric owners are kept; else all is root's. Sockets are left out. A file that becomes shorter
+// not followed. With owners, numeric owners are kept; else all is root's. Times are in whole
+// seconds. Sockets are left out. A file that becomes shorter
 // meanwhile is an error.
 func Pack(w io.Writer, hostPath, name string, owners bool) error {
 	if !filepath.IsLocal(name) {
@@ -58,7 +60,7 @@ func (p *packer) entry(at, name string) error {
 	if err != nil {
 		return err
 	}
-	h := &tar.Header{Name: name, Mode: int64(st.Mode().Perm()), ModTime: st.ModTime()}
+	h := &tar.Header{Name: name, Mode: int64(st.Mode().Perm()), ModTime: st.ModTime().Truncate(time.Second)}
 	for _, bit := range []struct {
 		mode fs.FileMode
 		tar  int64
