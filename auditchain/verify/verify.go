@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 	"time"
 
 	"github.com/transparency-dev/merkle/compact"
@@ -102,7 +103,8 @@ type verifier struct {
 
 	size    uint64         // records so far
 	tree    *compact.Range // over them
-	levels  [][]byte       // of each level of tiles the hashes of the one that is not full
+	levels  [8][]byte      // of each level of tiles above the leaves the hashes of the one that is not full
+	counts  [len(kinds)]uint64
 	trusted []Head
 	next    io.ReadCloser // the blocks that were not read yet
 	last    *block        // the last one that was: its end is ahead; nil if there is none
@@ -147,21 +149,32 @@ func (v *verifier) run() error {
 	return v.finish()
 }
 
-// bundle checks the next entry bundle and the tiles that it fills.
+// bundle checks the next entry bundle against its tile, and the tiles above that it fills.
 func (v *verifier) bundle() error {
 	n, width := v.size/tileWidth, int(min(v.head.Size-v.size, tileWidth))
-	name := tileName("entries", n, width)
+	name, tile := tileName("entries", n, width), tileName("0", n, width)
 	data, err := fs.ReadFile(v.fsys, name)
 	if err != nil {
 		return bad(BadEntries, name, "%v", err)
 	}
-	for range width {
+	leaves, err := fs.ReadFile(v.fsys, tile)
+	if err != nil {
+		return bad(BadTile, tile, "%v", err)
+	}
+	if len(leaves) != width*hashSize {
+		return bad(BadTile, tile, "it has %d bytes, not %d", len(leaves), width*hashSize)
+	}
+	for i := range width {
 		if len(data) < 2 || len(data) < 2+int(data[0])<<8+int(data[1]) {
 			return bad(BadEntries, name, "it ends within record %d", v.size)
 		}
 		entry := data[2 : 2+int(data[0])<<8+int(data[1])]
 		data = data[2+len(entry):]
-		if err := v.record(entry); err != nil {
+		leaf := hasher.HashLeaf(entry)
+		if !bytes.Equal(leaf, leaves[i*hashSize:][:hashSize]) {
+			return bad(BadTile, tile, "its hash %d is not that of record %d in %s", i, v.size, name)
+		}
+		if err := v.record(entry, leaf); err != nil {
 			return err
 		}
 		if err := v.reached(); err != nil {
@@ -174,11 +187,11 @@ func (v *verifier) bundle() error {
 	return nil
 }
 
-// record checks the next record.
-func (v *verifier) record(entry []byte) error {
+// record checks the next record and adds it to the tree.
+func (v *verifier) record(entry, leaf []byte) error {
 	var visitErr error
-	err := v.tree.Append(hasher.HashLeaf(entry), func(id compact.NodeID, hash []byte) {
-		if id.Level%8 == 0 && visitErr == nil {
+	err := v.tree.Append(leaf, func(id compact.NodeID, hash []byte) {
+		if id.Level%8 == 0 && id.Level > 0 && visitErr == nil {
 			visitErr = v.node(int(id.Level/8), id.Index, hash)
 		}
 	})
@@ -197,16 +210,13 @@ func (v *verifier) record(entry []byte) error {
 	case kindGap:
 		v.report.Gaps += uint64(r.result)
 	}
-	v.report.Kinds[kinds[r.kind]]++
+	v.counts[r.kind]++
 	v.size++
 	return nil
 }
 
-// node checks a hash against its tile when the tile is full.
+// node checks a hash above the leaves against its tile when the tile is full.
 func (v *verifier) node(level int, index uint64, hash []byte) error {
-	if level == len(v.levels) {
-		v.levels = append(v.levels, nil)
-	}
 	v.levels[level] = append(v.levels[level], hash...)
 	if len(v.levels[level]) < tileWidth*hashSize {
 		return nil
@@ -218,18 +228,13 @@ func (v *verifier) node(level int, index uint64, hash []byte) error {
 
 func (v *verifier) tile(level int, n uint64) error {
 	want := v.levels[level]
-	name := tileName(fmt.Sprint(level), n, len(want)/hashSize)
+	name := tileName(strconv.Itoa(level), n, len(want)/hashSize)
 	got, err := fs.ReadFile(v.fsys, name)
 	if err != nil {
 		return bad(BadTile, name, "%v", err)
 	}
 	if !bytes.Equal(got, want) {
-		for i := 0; i < len(want); i += hashSize {
-			if i+hashSize > len(got) || !bytes.Equal(got[i:i+hashSize], want[i:i+hashSize]) {
-				return bad(BadTile, name, "hash %d is not that of the records", i/hashSize)
-			}
-		}
-		return bad(BadTile, name, "it has %d bytes, not %d", len(got), len(want))
+		return bad(BadTile, name, "its hashes are not those of the tiles below")
 	}
 	return nil
 }
@@ -284,6 +289,11 @@ func (v *verifier) finish() error {
 			if err := v.tile(level, v.head.Size>>(8*(level+1))); err != nil {
 				return err
 			}
+		}
+	}
+	for kind, n := range v.counts {
+		if n > 0 {
+			v.report.Kinds[kinds[kind]] = n
 		}
 	}
 	root, err := v.root()
