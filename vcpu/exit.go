@@ -32,6 +32,10 @@ type Exit struct {
 
 	Event uint32 // ExitSystemEvent: kvm_run.system_event.type
 	Entry uint64 // ExitFailEntry: the hardware's reason
+
+	Exception uint32 // ExitDebug: the vector, 1 (#DB) or 3 (#BP)
+	PC        uint64 // ExitDebug: the linear address of the next instruction, which for #BP is the INT3
+	DR6       uint64 // ExitDebug with #DB: why
 }
 
 // InternalEmulation is the Suberror of an instruction that KVM cannot emulate.
@@ -95,6 +99,8 @@ func Decode(run []byte) (Exit, error) {
 		}
 	case kvm.ExitFailEntry:
 		x.Entry = le.Uint64(u)
+	case kvm.ExitDebug:
+		x.Exception, x.PC, x.DR6 = le.Uint32(u), le.Uint64(u[8:]), le.Uint64(u[16:])
 	}
 	return x, nil
 }

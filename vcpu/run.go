@@ -81,8 +81,13 @@ func (v *VCPU) handle() *Fault {
 	case kvm.ExitWRMSR, kvm.ExitRDMSR:
 		v.settling = true
 		return v.msr(x, run)
+	case kvm.ExitDebug:
+		return v.debugExit(x)
 	case kvm.ExitInternalError:
 		if x.Suberror == InternalEmulation {
+			if v.emulatedBreakpoint(x) {
+				return nil
+			}
 			return v.complete(x)
 		}
 		return v.newFault(FaultInternal, x, nil)

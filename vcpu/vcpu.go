@@ -71,10 +71,13 @@ type VCPU struct {
 
 	done chan struct{} // closed when the thread has ended
 
+	debug atomic.Pointer[Debug] // what a debugger wants; nil: there is none. Changed only while the vCPU is quiet
+
 	mu      sync.Mutex
 	state   State         // protected by mu
 	want    State         // Running, Paused or Stopped; protected by mu
 	fault   *Fault        // protected by mu
+	stop    *DebugStop    // why it was paused, if for the debugger; protected by mu
 	changed chan struct{} // closed and replaced at every change of state or want; protected by mu
 
 	// Only the vCPU's thread touches these.
@@ -163,6 +166,7 @@ func (v *VCPU) Resume() error {
 	case v.state == Running && v.want == Running:
 	case v.state == Paused, v.state == Running && v.want == Paused:
 		// Running from now on, not from when the thread wakes up: a Pause that comes first must wait for it.
+		v.stop = nil
 		v.setLocked(Running, Running)
 	default:
 		return fmt.Errorf("resume vCPU %d: %w: %v", v.ID(), ErrState, v.state)
