@@ -10,12 +10,18 @@ build_bench() {
 	build_busybox
 	need make gcc libc6-dev iperf3
 	key=$FIO_SHA256-$(dpkg-query -W -f '${Version}' iperf3)-$(<"$STAMPS/busybox")-$(digest "$GUEST"/bench/* "$GUEST/bench.sh" "$GUEST"/{initramfs,mkinitramfs}/*.go)
-	fresh bench "$key" "$OUT/initramfs-bench.cpio" "$OUT/probe" && return
+	fresh bench "$key" "$OUT/initramfs-bench.cpio" && return
+	build_fio
+	timed "initramfs-bench" pack_bench
+	done_with bench "$key"
+}
+
+build_fio() {
+	fresh fio "$FIO_SHA256" "$WORK/bench/fio" && return
 	mkdir -p "$WORK/bench"
 	(cd "$GUEST" && go run ./fetch "$FIO_URL" "$FIO_SHA256" "$WORK/bench/fio.tar.gz") || die "download of $FIO_URL failed"
 	timed "fio $FIO_VERSION" make_fio
-	timed "initramfs-bench" pack_bench
-	done_with bench "$key"
+	done_with fio "$FIO_SHA256"
 }
 
 # make_fio: for any x86-64, with none of the libraries that the host happens to have.
@@ -51,7 +57,6 @@ pack_bench() {
 	(cd "$GUEST" && go run ./mkinitramfs -o "$WORK/bench/tools.cpio" "$spec")
 	cat "$OUT/initramfs-busybox.cpio" "$WORK/bench/tools.cpio" >"$OUT/initramfs-bench.cpio.part"
 	mv "$OUT/initramfs-bench.cpio.part" "$OUT/initramfs-bench.cpio"
-	cp "$WORK/bench/probe" "$OUT/probe.part" && mv "$OUT/probe.part" "$OUT/probe"
 }
 
 # parents PATH: its directories, outermost first.

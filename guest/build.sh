@@ -4,7 +4,7 @@
 #   stock/vmlinuz, vmlinux, config, release, modules/{irqbypass,kvm,kvm-amd}.ko    Debian's cloud kernel
 #   lean/bzImage, vmlinux, config                                                   a small kernel, built here
 #   initramfs-tiny.cpio, initramfs-busybox.cpio, initramfs-uroot.cpio, busybox      user space
-#   initramfs-bench.cpio, probe                                                     what `qenex bench` measures devices with; not part of all
+#   initramfs-bench.cpio                                                            what `qenex bench` measures devices with; not part of all
 #   initramfs-agent.cpio, initramfs-agent-stock.cpio                                the guest agent, without and with modules
 #
 # Steps that are done are not done again; an interrupted run goes on where it was. Installs missing build tools when

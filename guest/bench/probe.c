@@ -3,9 +3,8 @@
 //	probe tcp-rr ADDRESS PORT ROUNDS       microseconds a round
 //	probe vsock-rr PORT ROUNDS
 //	probe vsock-send PORT MIB              MiB a second, until the host has said that all of it has come
-//	probe serve-tcp ADDRESS                print a free port, then answer every byte with a byte
 //
-// Over vsock the guest calls the host (CID 2). The host answers each byte of a round with a byte, and a stream with one at its end.
+// The host answers each byte of a round with a byte, and a stream with one at its end. Over vsock it is called too (CID 2).
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/vm_sockets.h>
@@ -30,17 +29,9 @@ static double now(void)
 	return t.tv_sec + t.tv_nsec / 1e9;
 }
 
-static struct sockaddr_in tcp_address(const char *address, const char *port)
-{
-	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(port))};
-	if (inet_pton(AF_INET, address, &a.sin_addr) != 1)
-		die(address);
-	return a;
-}
-
 static int tcp(const char *address, const char *port)
 {
-	struct sockaddr_in a = tcp_address(address, port);
+	struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(atoi(port)), .sin_addr.s_addr = inet_addr(address)};
 	int s = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 	if (s < 0 || connect(s, (struct sockaddr *)&a, sizeof a) || setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one))
 		die("connect");
@@ -85,25 +76,6 @@ static void stream(int s, long mib)
 	printf("%.3f\n", mib / (now() - begin));
 }
 
-static void serve(const char *address)
-{
-	struct sockaddr_in a = tcp_address(address, "0");
-	socklen_t n = sizeof a;
-	int l = socket(AF_INET, SOCK_STREAM, 0), s, one = 1;
-	if (l < 0 || bind(l, (struct sockaddr *)&a, n) || listen(l, 8) || getsockname(l, (struct sockaddr *)&a, &n))
-		die("listen");
-	printf("%d\n", ntohs(a.sin_port));
-	fflush(stdout);
-	while ((s = accept(l, 0, 0)) >= 0) {
-		char c;
-		setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-		while (read(s, &c, 1) == 1 && write(s, &c, 1) == 1)
-			;
-		close(s);
-	}
-	die("accept");
-}
-
 int main(int n, char **v)
 {
 	if (n == 5 && !strcmp(v[1], "tcp-rr"))
@@ -112,10 +84,8 @@ int main(int n, char **v)
 		rounds(vsock(v[2]), atoi(v[3]));
 	else if (n == 4 && !strcmp(v[1], "vsock-send"))
 		stream(vsock(v[2]), atol(v[3]));
-	else if (n == 3 && !strcmp(v[1], "serve-tcp"))
-		serve(v[2]);
 	else {
-		fprintf(stderr, "usage: probe tcp-rr ADDRESS PORT ROUNDS | vsock-rr PORT ROUNDS | vsock-send PORT MIB | serve-tcp ADDRESS\n");
+		fprintf(stderr, "usage: probe tcp-rr ADDRESS PORT ROUNDS | vsock-rr PORT ROUNDS | vsock-send PORT MIB\n");
 		return 2;
 	}
 	return 0;
