@@ -16,6 +16,8 @@ var kinds = [...]string{
 	1: "command", "launch", "stop", "snapshot", "restore", "fork", "fault", "recovery", "patch", "syscall", "block", "gap", "trim",
 }
 
+var errNegative = errors.New("negative number of blocks or records")
+
 // record is what the verifier needs of a record.
 type record struct {
 	kind   byte
@@ -42,7 +44,7 @@ func parseRecord(p []byte) (record, error) {
 	r.result = int64(binary.BigEndian.Uint64(p[10:18]))
 	copy(r.args[:], p[18:headSize])
 	if (r.kind == kindBlock || r.kind == kindGap) && r.result < 0 {
-		return r, errors.New("negative number of blocks or records")
+		return r, errNegative
 	}
 	p = p[headSize:]
 	for field := range 4 {

@@ -6,6 +6,7 @@ package verify
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -61,14 +62,20 @@ type Options struct {
 
 // Report is what a good log holds.
 type Report struct {
-	Size   uint64 // records
-	Root   [32]byte
-	Blocks uint64
-	Sealed uint64            // the first so many records are in blocks
-	Kinds  map[string]uint64 // records by kind
-	Gaps   uint64            // records that were dropped, by what the log says
-	Last   time.Time         // of the last block
+	Size   uint64            `json:"size"` // records
+	Root   Hash              `json:"root"`
+	Blocks uint64            `json:"blocks"`
+	Sealed uint64            `json:"sealed"` // the first so many records are in blocks
+	Kinds  map[string]uint64 `json:"kinds"`  // records by kind
+	Gaps   uint64            `json:"gaps"`   // records that were dropped, by what the log says
+	Last   time.Time         `json:"last"`   // the last block's time
 }
+
+// Hash is a SHA-256 digest, hexadecimal in JSON.
+type Hash [32]byte
+
+// MarshalText gives the hash in hexadecimal.
+func (h Hash) MarshalText() ([]byte, error) { return hex.AppendEncode(nil, h[:]), nil }
 
 var hasher = rfc6962.DefaultHasher
 
@@ -87,7 +94,7 @@ func Log(fsys fs.FS, keys *Keys, o Options) (*Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	v := &verifier{fsys: fsys, keys: keys, opts: o, head: head, report: &Report{Size: head.Size, Root: head.Root, Kinds: map[string]uint64{}}}
+	v := &verifier{fsys: fsys, keys: keys, opts: o, head: head, report: &Report{Size: head.Size, Root: Hash(head.Root), Kinds: map[string]uint64{}}}
 	if err := v.run(); err != nil {
 		return nil, err
 	}
