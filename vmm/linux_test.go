@@ -168,9 +168,9 @@ func TestSaveLoadInTheMiddleOfABoot(t *testing.T) {
 	}
 }
 
-// TestStockLinux boots Debian's unmodified kernel where guest kernel code is not emulated: as bzImage and as vmlinux,
-// with one and with four CPUs. It is the svm lane's test.
-func TestStockLinux(t *testing.T) {
+// needsHardware skips what takes a software KVM minutes, and fails if the svm lane has one.
+func needsHardware(t *testing.T) {
+	t.Helper()
 	host, err := probe.Quick(kvmtest.Open(t))
 	if err != nil {
 		t.Fatal(err)
@@ -181,6 +181,12 @@ func TestStockLinux(t *testing.T) {
 		}
 		t.Skip("a stock kernel takes minutes on a software KVM: this test belongs to the svm lane (make test-svm)")
 	}
+}
+
+// TestStockLinux boots Debian's unmodified kernel where guest kernel code is not emulated: as bzImage and as vmlinux,
+// with one and with four CPUs. It is the svm lane's test.
+func TestStockLinux(t *testing.T) {
+	needsHardware(t)
 	for _, tt := range []struct {
 		kernel string
 		cpus   int

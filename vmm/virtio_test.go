@@ -215,6 +215,44 @@ func (e *entropy) Start(_ uint64, queues []*virtio.Queue, _ virtio.Env) error {
 	return nil
 }
 
+// findsDevices has Linux say what it found and use it, and presses the power button, if there is one.
+func findsDevices(t *testing.T, cfg Config, out *textBuffer, before string, want ...string) {
+	t.Helper()
+	cmd := before + "cat /sys/bus/virtio/devices/*/device; grep virtio /proc/interrupts; head -c 40 /dev/hwrng; echo"
+	want = append(want, "0x003f", "0x0004", strings.Repeat("e", 40))
+	if cfg.Tables == ACPI {
+		// KEY_POWER, pressed: an event of type 1, code 116, value 1.
+		cmd += "; exec 3< /dev/input/event0; echo press=now; head -c 24 <&3 | od -An -tx2 -j16"
+		want = append(want, "0001 0074 0001 0000")
+		cfg.Marks = map[string]string{"press": "press=now"}
+	}
+	cfg.Cmdline += ` qenex.cmd="` + cmd + `"`
+	cfg.Virtio = []virtio.Device{virtiotest.NewEcho(4), &entropy{fill: 'e'}}
+	m := newMachine(t, cfg)
+	events, cancel := m.Subscribe(100)
+	var pressing sync.WaitGroup
+	pressing.Go(func() {
+		for e := range events {
+			if e.Text == "press" {
+				if err := m.PowerButton(); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+	})
+	o := runToEnd(t, m, bootLimit)
+	cancel()
+	pressing.Wait()
+	if o.Cause != PowerOff {
+		t.Fatalf("outcome %v, console:\n%s", o, out)
+	}
+	for _, w := range want {
+		if !strings.Contains(out.String(), w) {
+			t.Errorf("no %q in the console's output:\n%s", w, out)
+		}
+	}
+}
+
 // TestLeanVirtioMMIO lets Linux find two devices by ACPI, and on its command line.
 func TestLeanVirtioMMIO(t *testing.T) {
 	for _, tables := range []Tables{ACPI, NoTable} {
@@ -222,18 +260,27 @@ func TestLeanVirtioMMIO(t *testing.T) {
 			cfg, out := leanConfig(t)
 			cfg.Tables = tables
 			cfg.Initrds = []string{guestFile(t, "initramfs-busybox.cpio")}
-			cfg.Cmdline += ` qenex.cmd="cat /sys/bus/virtio/devices/*/device; head -c 40 /dev/hwrng"`
-			cfg.Virtio = []virtio.Device{virtiotest.NewEcho(4), &entropy{fill: 'e'}}
-			m := newMachine(t, cfg)
-			o := runToEnd(t, m, bootLimit)
-			if o.Cause != PowerOff {
-				t.Fatalf("outcome %v, console:\n%s", o, out)
+			findsDevices(t, cfg, out, "")
+		})
+	}
+}
+
+// TestStockVirtio lets Debian's unmodified kernel find two devices and the power button, through each transport.
+func TestStockVirtio(t *testing.T) {
+	needsHardware(t)
+	for name, transport := range map[string]Transport{"mmio": MMIO, "pci": PCI} {
+		t.Run(name, func(t *testing.T) {
+			cfg, out := leanConfig(t)
+			cfg.Transport = transport
+			cfg.Kernel, cfg.Memory = guestFile(t, "stock/vmlinux"), 256*memmap.MiB
+			// The second one's init, with the first one's modules.
+			cfg.Initrds = []string{guestFile(t, "initramfs-agent-stock.cpio"), guestFile(t, "initramfs-busybox.cpio")}
+			var want []string
+			if transport == PCI {
+				cfg.Cmdline = strings.ReplaceAll(cfg.Cmdline, " pci=off", "")
+				want = []string{"PCI-MSI", "virtio1-input"}
 			}
-			for _, want := range []string{"0x003f", "0x0004", strings.Repeat("e", 40)} {
-				if !strings.Contains(out.String(), want) {
-					t.Errorf("no %s in the console's output:\n%s", want, out)
-				}
-			}
+			findsDevices(t, cfg, out, "for m in $(cat /modules/order); do insmod /modules/$m.ko; done; ", want...)
 		})
 	}
 }
