@@ -38,7 +38,7 @@ type Options struct {
 // "native" is all that begins with it: Linux programs as they are run by the host, by QENEX's native guests, by gVisor and
 // in a Linux guest.
 var ExperimentNames = []string{
-	"start", "ports", "mmio", "boot", "user", "large", "native", "native.hello", "native.getpid", "native.touch", "native.pipe",
+	"start", "ports", "mmio", "boot", "user", "large", "disk", "net", "vsock", "idle", "native", "native.hello", "native.getpid", "native.touch", "native.pipe",
 	"native.forks", "native.python", "native.gcc", "native.sha256", "native.threads", "native.idle", "native.switch",
 }
 
@@ -122,7 +122,7 @@ func Run(ctx context.Context, o Options, w io.Writer) (Table, error) {
 	}
 	t := Table{Host: describeHost(ctx, quick.SoftwareKVM, peers)}
 	m := &meter{files: files, soft: quick.SoftwareKVM, limit: o.Limit, exits: o.Exits}
-	if err := t.measure(ctx, &o, m.experiments(&o), peers); err != nil {
+	if err := t.measure(ctx, &o, append(m.experiments(&o), m.deviceExperiments(&o, dir)...), peers); err != nil {
 		return t, err
 	}
 	if o.wantsPrograms() {

@@ -25,6 +25,7 @@ type artefacts struct {
 	first, ports, mmio string // test guests
 	kernel, user       string // as guest/build.sh made them, "" when they are missing
 	patched, trap      string // kernel without its INT3 self-test, and an initramfs whose init is trapInit
+	devices            string // the initramfs of guest/build.sh bench, "" when it is missing
 	program            string // an initramfs whose init is the program that measures
 }
 
@@ -56,8 +57,11 @@ func prepare(dir, guest string, exits uint32, soft bool) (a artefacts, err error
 		return a, err
 	}
 	a.kernel, a.patched = kernel, kernel
-	if _, err := os.Stat(user); err == nil {
+	if exists(user) {
 		a.user = user
+	}
+	if tools := filepath.Join(guest, "initramfs-bench.cpio"); exists(tools) {
+		a.devices = tools
 	}
 	if soft {
 		if err := skipFunction(text, selfTest); err != nil {
@@ -100,4 +104,9 @@ func skipFunction(file []byte, name string) error {
 		}
 	}
 	return fmt.Errorf("no code of a function %s", name)
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }

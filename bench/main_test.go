@@ -59,6 +59,9 @@ func fakeMonitor() {
 			fmt.Printf("%c", markLast)
 		case "vmlinux":
 			fmt.Println(userLine + "\nKernel panic: " + trapLine)
+			for _, name := range []string{"idle", "seqread", "seqwrite", "randread", "randread8", "randwrite8", "rr", "send", "receive", "end"} {
+				fmt.Println("BENCH", name, 2048)
+			}
 		}
 	}
 	unix.Pause()

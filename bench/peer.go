@@ -11,6 +11,10 @@ import (
 type job struct {
 	kernel, initrd, cmdline string // initrd and cmdline are "" for a test guest
 	memory                  uint64 // bytes of guest RAM, whole MiB
+
+	disk  string // path of a raw image; "" is no disk
+	net   bool   // a user-mode network that reaches the host's loopback
+	vsock string // path of the host's side; "" is no vsock
 }
 
 // fatal is a text that says the guest is lost, and what that means.
@@ -23,6 +27,7 @@ type peer struct {
 	missing string  // why it cannot be run, "" when it can
 	fatal   []fatal // what it prints when the guest is lost but the process stays
 	args    func(job) []string
+	devices func(job) []string // further arguments for the job's devices; nil if it has none that are measured
 }
 
 // Names of the peers, in the order of the table.
@@ -66,8 +71,8 @@ func (o *Options) peers(soft bool) ([]peer, error) {
 		{"CPU 0 exits", "gokvm ended the vCPU"},
 	}
 	all := []peer{
-		find(peer{name: qenexName, args: qenexArgs}, o.Qenex),
-		find(peer{name: microvmName, args: microvm, fatal: kvmError}, o.QEMU),
+		find(peer{name: qenexName, args: qenexArgs, devices: qenexDevices}, o.Qenex),
+		find(peer{name: microvmName, args: microvm, devices: qemuDevices, fatal: kvmError}, o.QEMU),
 		find(peer{name: pcName, args: pc, fatal: kvmError}, o.QEMU),
 		find(peer{name: gokvmName, args: gokvmArgs, fatal: gokvmError}, o.Gokvm),
 	}
@@ -115,6 +120,29 @@ func gokvmArgs(j job) []string {
 	}
 	if j.cmdline != "" {
 		args = append(args, "-p", j.cmdline)
+	}
+	return args
+}
+
+func qenexDevices(j job) (args []string) {
+	if j.disk != "" {
+		args = append(args, "--disk", j.disk+",format=raw")
+	}
+	if j.net {
+		args = append(args, "--net", "user+host-loopback")
+	}
+	if j.vsock != "" {
+		args = append(args, "--vsock", j.vsock)
+	}
+	return args
+}
+
+func qemuDevices(j job) (args []string) {
+	if j.disk != "" {
+		args = append(args, "-drive", "file="+j.disk+",format=raw,if=none,id=d,cache=writeback", "-device", "virtio-blk-device,drive=d")
+	}
+	if j.net {
+		args = append(args, "-netdev", "user,id=n", "-device", "virtio-net-device,netdev=n")
 	}
 	return args
 }
