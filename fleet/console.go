@@ -74,7 +74,7 @@ func (r *consoleInput) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Own makes the process's own terminal the one that types, until the console is closed. It fails if a viewer does.
+// Own makes the process's own terminal the one that types, until Disown. It fails if a viewer does.
 func (c *Console) Own() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -83,6 +83,15 @@ func (c *Console) Own() error {
 	}
 	c.writer = c
 	return nil
+}
+
+// Disown lets viewers type, after Own.
+func (c *Console) Disown() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.writer == c {
+		c.writer = nil
+	}
 }
 
 // Type gives p, which the console keeps, to the machine and waits until it has taken it, or ctx is done, or the console is closed.

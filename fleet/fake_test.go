@@ -90,7 +90,6 @@ func (f *fake) Dial(_ context.Context, port uint32) (net.Conn, error) {
 	return c, nil
 }
 func (f *fake) Guest(context.Context) (Guest, error) { return f, nil }
-func (f *fake) Close() error                         { return nil }
 func (f *fake) Exec(ctx context.Context, c Command, stdin io.Reader, stdout, stderr io.Writer) (int, error) {
 	switch c.Args[0] {
 	case "cat":

@@ -155,7 +155,6 @@ func (s *Server) exec(w http.ResponseWriter, r *http.Request, _ url.Values) erro
 	if err != nil {
 		return err
 	}
-	defer g.Close()
 	stdout, stderr := &bounded{left: maxOutput}, &bounded{left: maxOutput}
 	code, err := g.Exec(ctx, req.Command, strings.NewReader(req.Stdin), stdout, stderr)
 	if err != nil {
@@ -201,7 +200,6 @@ func (s *Server) getFiles(w http.ResponseWriter, r *http.Request, query url.Valu
 	if err != nil {
 		return err
 	}
-	defer g.Close()
 	w.Header().Set("Content-Type", "application/x-tar")
 	out := &started{w: w}
 	err = g.CopyOut(r.Context(), p, out)
@@ -234,7 +232,6 @@ func (s *Server) putFiles(w http.ResponseWriter, r *http.Request, query url.Valu
 	if err != nil {
 		return err
 	}
-	defer g.Close()
 	if err := g.CopyIn(r.Context(), p, r.Body); err != nil {
 		return &statusError{http.StatusBadGateway, err}
 	}

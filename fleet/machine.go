@@ -32,7 +32,6 @@ type Guest interface {
 	Exec(ctx context.Context, c Command, stdin io.Reader, stdout, stderr io.Writer) (code int, err error)
 	CopyIn(ctx context.Context, dir string, tar io.Reader) error
 	CopyOut(ctx context.Context, path string, tar io.Writer) error
-	Close() error
 }
 
 // Command is a program that the agent runs.

@@ -7,20 +7,24 @@ import (
 	"os"
 
 	"github.com/qenex/qenex-kernel/device/terminal"
+	"github.com/qenex/qenex-kernel/fleet"
 )
 
-// console is the process's standard input as the input of one machine after another.
+// console is the process's standard input as what is typed at a machine's console.
 type console struct {
-	raw    *terminal.Raw    // nil in the background of a terminal
-	reader *terminal.Reader // nil in the background, and after close
-	chunks chan []byte      // what was read; closed at the end of the input
-	closed chan struct{}    // ends pump
+	raw    *terminal.Raw    // nil in the background of a terminal, and if standard input is not the console's
+	reader *terminal.Reader // nil likewise, and after close
+	cancel context.CancelFunc
+	pumped chan struct{} // closed when pump has ended
 }
 
-// openConsole makes a terminal raw and begins to read. cancel is called with errQuit when Ctrl-A x is typed.
-func openConsole(cancel context.CancelCauseFunc) (*console, error) {
+// openConsole makes a terminal raw and begins to read, if standard input is the console's. quit is called with errQuit when Ctrl-A x is typed.
+func openConsole(to *fleet.Console, mine bool, quit context.CancelCauseFunc) (*console, error) {
+	c := &console{pumped: make(chan struct{})}
+	if !mine {
+		return c, nil
+	}
 	fd := int(os.Stdin.Fd())
-	c := &console{chunks: make(chan []byte), closed: make(chan struct{})}
 	var err error
 	if c.raw, err = terminal.MakeRaw(fd); errors.Is(err, terminal.ErrBackground) {
 		return c, nil // no input, as for any background job
@@ -34,26 +38,28 @@ func openConsole(cancel context.CancelCauseFunc) (*console, error) {
 	if terminal.IsTerminal(fd) {
 		input = terminal.NewEscape(c.reader, os.Stderr)
 	}
-	go c.pump(input, cancel)
+	if err := to.Own(); err != nil {
+		return nil, errors.Join(err, c.reader.Close(), c.raw.Restore())
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	c.cancel = cancel
+	go c.pump(ctx, input, to, quit)
 	return c, nil
 }
 
-// pump hands what it reads to whichever machine wants it.
-func (c *console) pump(input io.Reader, cancel context.CancelCauseFunc) {
+// pump hands what it reads to the console. When there is no more, others may type.
+func (c *console) pump(ctx context.Context, input io.Reader, to *fleet.Console, quit context.CancelCauseFunc) {
 	defer c.raw.Guard()
-	defer close(c.chunks)
+	defer close(c.pumped)
+	defer to.Disown()
 	for {
 		buf := make([]byte, 512)
 		n, err := input.Read(buf)
-		if n > 0 {
-			select {
-			case c.chunks <- buf[:n]:
-			case <-c.closed:
-				return
-			}
+		if n > 0 && to.Type(ctx, buf[:n]) != nil {
+			return
 		}
 		if errors.Is(err, terminal.ErrQuit) {
-			cancel(errQuit)
+			quit(errQuit)
 		}
 		if err != nil {
 			return
@@ -61,44 +67,13 @@ func (c *console) pump(input io.Reader, cancel context.CancelCauseFunc) {
 	}
 }
 
-// forMachine returns the input for one machine and what ends it; the next machine goes on reading behind it.
-func (c *console) forMachine() (io.Reader, context.CancelFunc) {
-	ctx, stop := context.WithCancel(context.Background())
-	return &machineInput{ctx: ctx, chunks: c.chunks}, stop
-}
-
-// machineInput reads chunks until they end or its machine does.
-type machineInput struct {
-	ctx    context.Context
-	chunks <-chan []byte
-	rest   []byte
-}
-
-func (m *machineInput) Read(p []byte) (int, error) {
-	if len(m.rest) == 0 {
-		select {
-		case chunk, ok := <-m.chunks:
-			if !ok {
-				return 0, io.EOF
-			}
-			m.rest = chunk
-		case <-m.ctx.Done():
-			return 0, io.EOF
-		}
-	}
-	n := copy(p, m.rest)
-	m.rest = m.rest[n:]
-	return n, nil
-}
-
 // close ends reading and gives the terminal back. It may be called more than once.
 func (c *console) close() error {
 	var errs []error
 	if c.reader != nil {
-		close(c.closed)
+		c.cancel()
 		c.reader.Stop()
-		for range c.chunks { // pump has ended when they do
-		}
+		<-c.pumped
 		errs = append(errs, c.reader.Close())
 		c.reader = nil
 	}

@@ -16,43 +16,25 @@ import (
 	"github.com/qenex/qenex-kernel/oci/image"
 )
 
-type execCmd struct {
-	ociFlags `embed:"" group:"oci"`
-
-	Process       string   `short:"p" placeholder:"FILE" help:"What to run, as the process of a config.json; instead of PROGRAM and the flags for it."`
-	Detach        bool     `short:"d" help:"Do not wait for the program's end."`
-	PidFile       string   `placeholder:"FILE" help:"Write the ID of a process to FILE that ends as the program does, and hands signals on to it."`
-	ConsoleSocket string   `placeholder:"SOCKET" help:"Unix socket that gets the program's terminal, if it has one."`
-	TTY           bool     `name:"tty" short:"t" help:"The program has a terminal: a new one with --console-socket, else this one."`
-	Env           []string `short:"e" placeholder:"K=V" sep:"none" help:"Set an environment variable beside those of the container."`
-	Cwd           string   `placeholder:"DIR" help:"Working directory (default: the container's)."`
-	User          string   `short:"u" placeholder:"UID[:GID]" help:"User (default: the container's)."`
-	Ready         bool     `hidden:"" help:"Say on descriptor 3 that the program runs."`
-	PreserveFds   int      `hidden:""`
-
-	ID      string   `arg:"" name:"id" help:"Container."`
-	Program []string `arg:"" optional:"" passthrough:"partial" help:"Program and its arguments."`
+// containerExecFlags are those of exec that containers only have.
+type containerExecFlags struct {
+	Process       string `short:"p" placeholder:"FILE" help:"What to run in a container, as the process of a config.json; instead of PROGRAM and the flags for it."`
+	PidFile       string `placeholder:"FILE" help:"Write the ID of a process to FILE that ends as the container's program does, and hands signals on to it."`
+	ConsoleSocket string `placeholder:"SOCKET" help:"Unix socket that gets the terminal of a container's program, if it has one."`
+	Ready         bool   `hidden:"" help:"Say on descriptor 3 that the program runs."`
+	PreserveFds   int    `hidden:""`
 }
 
-// Help is the text behind the flags.
-func (c *execCmd) Help() string {
-	return `The exit code is the program's; if the command itself fails, 125 to 127 as of qenex run.
-
-Example: qenex exec web /bin/sh -c 'ps; exit 3'`
-}
-
-// Run runs a program in a container.
-func (c *execCmd) Run() error {
-	if len(c.Program) > 0 && c.Program[0] == "--" {
-		c.Program = c.Program[1:]
-	}
+// container runs a program in a container.
+func (c *execCmd) container() error {
 	p, err := c.process()
-	if err == nil && c.Detach {
-		err = c.detach(p)
-	} else if err == nil {
-		err = c.attach(p)
+	if err != nil {
+		return err
 	}
-	return c.report(nativeError(err))
+	if c.Detach {
+		return c.detach(p)
+	}
+	return c.attach(p)
 }
 
 // process says what to run.

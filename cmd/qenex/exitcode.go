@@ -73,6 +73,27 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
+// nativeError gives an error of qenex run PROGRAM that has no code one that no program's can be taken for.
+func nativeError(err error) error {
+	var e *exitError
+	if err == nil || errors.As(err, &e) {
+		return err
+	}
+	return &exitError{startCode(err), err}
+}
+
+// codeOf returns the code that an error stands for.
+func codeOf(err error) int {
+	var e *exitError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &e):
+		return e.code
+	}
+	return classify(err)
+}
+
 // classify returns the code for an error that carries none.
 func classify(err error) int {
 	switch {

@@ -8,19 +8,23 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/qenex/qenex-kernel/agent"
+	"github.com/qenex/qenex-kernel/fleet"
 	"github.com/qenex/qenex-kernel/vcpu/cpuid"
 	"github.com/qenex/qenex-kernel/vmm"
 	"github.com/qenex/qenex-kernel/vmm/boot"
 )
 
-// legacyFlags are those of qenex run --kernel.
+// legacyFlags are those of a machine's kernel.
 type legacyFlags struct {
-	Kernel   string            `placeholder:"FILE" help:"Kernel: a bzImage, or a vmlinux, also compressed."`
+	Kernel   string            `placeholder:"FILE" help:"Kernel: a bzImage, or a vmlinux, also compressed (default with --image: the one that make guest made, lean on a software KVM, else stock)."`
 	Initrd   []string          `placeholder:"FILE" sep:"none" help:"Initial RAM disk; may be given several times, they are joined in order."`
 	Cmdline  string            `placeholder:"TEXT" default:"console=ttyS0 panic=-1" help:"Kernel command line (default: ${default})."`
 	RawLine  bool              `name:"raw-cmdline" help:"Pass --cmdline as it is: no hints are put before it on a software KVM."`
@@ -34,18 +38,57 @@ type legacyFlags struct {
 	Verbose  bool              `short:"v" help:"Print the run report for people on stderr at the end."`
 }
 
-// legacy boots machines until one ends for good.
-func (c *runCmd) legacy() (err error) {
+// hasAgent says whether the guest runs QENEX's agent.
+func (c *runCmd) hasAgent() bool { return c.Agent || c.Image != "" }
+
+// machine runs a machine to its end, or, with --detach, starts one.
+func (c *runCmd) machine() error {
+	err := c.checkMachine()
+	switch {
+	case err != nil:
+	case c.Ready:
+		return c.detached()
+	case c.Detach:
+		return c.detach()
+	default:
+		err = c.run(func(string) error { return nil })
+	}
+	return c.machineError(err)
+}
+
+// checkMachine refuses flags that do not go together.
+func (c *runCmd) checkMachine() error {
+	if c.Detach && c.JSON {
+		return usageError("--json with --detach: nobody reads it; give --report FILE, or use qenex inspect")
+	}
+	if c.Wait == "agent" && !c.hasAgent() {
+		return usageError("--wait agent: this machine has no agent; give --agent or --image")
+	}
+	return nil
+}
+
+// machineError gives what QENEX itself fails at a code that no program's can be taken for.
+func (c *runCmd) machineError(err error) error {
+	var e *exitError
+	if c.Image == "" || err == nil || errors.As(err, &e) && (e.err == nil || e.code >= exitReboot) {
+		return err
+	}
+	return &exitError{exitNative, err}
+}
+
+// run builds machines and runs them until one ends for good. It calls up with the machine's name, from another goroutine, when it is as far as --wait
+// wants; an error of up ends the machine.
+func (c *runCmd) run(up func(name string) error) (err error) {
 	started := time.Now()
-	cfg, err := c.config()
+	plan, err := c.plan()
 	if err != nil {
 		return err
 	}
+	cfg := plan.cfg
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	// A closed stdout must not end the process with the terminal still raw.
 	signal.Ignore(unix.SIGPIPE)
-	defer onSignals(cancel)()
 	if c.Timeout > 0 {
 		timer := time.AfterFunc(c.Timeout, func() { cancel(errTimeout) })
 		defer timer.Stop()
@@ -54,88 +97,115 @@ func (c *runCmd) legacy() (err error) {
 	// A vCPU's thread holds one of the runtime's processors until it notices: consoles and signals need others.
 	runtime.GOMAXPROCS(max(runtime.NumCPU(), cfg.CPUs+2))
 
-	console, err := openConsole(cancel)
+	dev, err := c.openDevices(plan)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dev.close()) }()
+	cfg.Virtio = dev.list
+	cfg.Cmdline = strings.Join(append([]string{cfg.Cmdline}, dev.words...), " ")
+
+	g := newGuest(dev, cancel)
+	reg, err := c.register(g, plan)
+	if err != nil {
+		return err
+	}
+	ending := fleet.Outcome{Cause: "error"}
+	defer func() {
+		if ending.Code, ending.Ended = codeOf(err), time.Now(); err != nil && ending.Text == "" {
+			ending.Text = oneLine(err)
+		}
+		err = errors.Join(err, reg.close(ending))
+	}()
+	defer g.end()
+	foreground := plan.command != nil && !c.Detach
+	defer onSignals(cancel, g, foreground)()
+	console, err := openConsole(reg.console, !c.Detach && plan.command == nil, cancel)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, console.close()) }()
-	cfg.Console = os.Stdout
-	if c.JSON {
-		cfg.Console = os.Stderr
+	cfg.Console = reg.console
+	if plan.command != nil {
+		go c.command(ctx, g, reg, plan.command)
 	}
-	for boots := 1; ; boots++ {
-		outcome, report, err := oneMachine(ctx, cfg, console)
+	go func() {
+		if g.await(ctx, c.Wait != "start" && c.hasAgent()) == nil {
+			if err := up(reg.name); err != nil {
+				cancel(err)
+			}
+		}
+	}()
+	for {
+		outcome, report, err := g.boot(ctx, cfg, reg.console)
 		if err != nil {
 			return err
 		}
 		if outcome.Cause == vmm.Reboot && c.OnReboot == "restart" {
 			continue
 		}
+		g.end()
 		if err := console.close(); err != nil {
 			return err
 		}
-		report.Boots, report.TotalNS = boots, time.Since(started)
-		return c.finish(outcome, report, context.Cause(ctx))
+		report.Boots, report.TotalNS = g.Status().Boots, time.Since(started)
+		ending.Cause, ending.Text = outcome.Cause.String(), outcome.Detail
+		code, why := c.verdict(outcome, context.Cause(ctx), foreground, g, reg)
+		return c.finish(code, why, report)
 	}
 }
 
-func (c *runCmd) config() (vmm.Config, error) {
-	cfg := vmm.Config{
+// plan is what the flags ask for, before anything of it is opened.
+type plan struct {
+	cfg     vmm.Config
+	root    *diskSpec      // the first disk, of --image
+	command *agent.Command // what the agent is to run; nil: nothing
+	image   string         // for the registry
+	pci     bool           // the default transport is PCI
+}
+
+func (c *runCmd) plan() (*plan, error) {
+	p := &plan{cfg: vmm.Config{
 		Kernel: c.Kernel, Initrds: c.Initrd, Cmdline: c.Cmdline, Hints: !c.RawLine,
 		Memory: 256 << 20, CPUs: 1, Heal: !c.NoHeal, KVM: c.KVM, Marks: c.Mark,
-	}
-	if c.Mem != nil {
-		cfg.Memory = uint64(*c.Mem)
-	}
+	}}
+	cfg := &p.cfg
 	if c.CPUs != nil {
 		cfg.CPUs = *c.CPUs
 	}
 	var err error
 	if cfg.CPU, err = cpuid.Parse(c.CPU); err != nil {
-		return cfg, &exitError{exitInput, fmt.Errorf("--cpu: %w", err)}
+		return nil, inputError("--cpu: %w", err)
 	}
 	if cfg.Boot, err = boot.ParseMode(c.Boot); err != nil {
-		return cfg, err
+		return nil, err
 	}
-	cfg.Tables, err = vmm.ParseTables(c.Tables)
-	return cfg, err
-}
-
-// oneMachine builds a machine, runs it to its end, or ctx's, and frees it.
-func oneMachine(ctx context.Context, cfg vmm.Config, console *console) (o vmm.Outcome, r *vmm.Report, err error) {
-	input, stop := console.forMachine()
-	defer stop()
-	cfg.Input = input
-	m, err := vmm.New(cfg)
-	if err != nil {
-		return o, nil, err
+	if cfg.Tables, err = vmm.ParseTables(c.Tables); err != nil {
+		return nil, err
 	}
-	defer func() {
-		stop() // Close waits for the reader of input
-		err = errors.Join(err, m.Close())
-	}()
-	if err := m.Start(); err != nil {
-		return o, nil, err
-	}
-	o, err = m.Wait(ctx)
-	if ctx.Err() != nil {
-		if err := m.Stop(context.Background()); err != nil {
-			return o, nil, err
+	if c.hasAgent() {
+		if err := c.planAgent(p); err != nil {
+			return nil, err
 		}
-		o, err = m.Wait(context.Background())
 	}
-	if err != nil {
-		return o, nil, err
+	if c.Mem != nil {
+		cfg.Memory = uint64(*c.Mem)
 	}
-	r, err = m.Report()
-	return o, r, err
+	return p, nil
 }
 
-// finish writes the reports and returns what the exit code is to be.
-func (c *runCmd) finish(o vmm.Outcome, r *vmm.Report, cause error) error {
-	code, why := outcomeCode(o), error(nil)
+// verdict says what the exit code is to be, and why.
+func (c *runCmd) verdict(o vmm.Outcome, cause error, foreground bool, g *guest, reg *registered) (code int, why error) {
+	if foreground {
+		if end := g.commandEnd(); end != nil {
+			return end.code, end.err
+		}
+	}
 	var sig signalError
+	code = outcomeCode(o)
 	switch {
+	case o.Cause != vmm.Ended && foreground:
+		return exitNative, fmt.Errorf("the guest ended by %v before its command did%s", o, reg.lastWords())
 	case o.Cause != vmm.Ended:
 		if code != exitOK && code != exitReboot {
 			why = fmt.Errorf("guest ended by %v", o)
@@ -145,8 +215,18 @@ func (c *runCmd) finish(o vmm.Outcome, r *vmm.Report, cause error) error {
 	case errors.Is(cause, errQuit):
 		code = exitQuit
 	case errors.Is(cause, errTimeout):
-		code, why = exitTimeout, fmt.Errorf("guest still ran after --timeout %v", c.Timeout)
+		code, why = exitTimeout, fmt.Errorf("guest still ran after --timeout %v%s", c.Timeout, reg.lastWords())
+		if c.Image != "" {
+			code = exitProgramTimeout
+		}
+	default:
+		why = cause
 	}
+	return code, why
+}
+
+// finish writes the reports and returns what this process is to end with.
+func (c *runCmd) finish(code int, why error, r *vmm.Report) error {
 	r.ExitCode = code
 	text, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -179,16 +259,29 @@ type signalError syscall.Signal
 
 func (s signalError) Error() string { return fmt.Sprintf("signal %v", syscall.Signal(s)) }
 
-// onSignals cancels with a signalError when the process is told to end, until stop is called.
-func onSignals(cancel context.CancelCauseFunc) (stop func()) {
-	ch := make(chan os.Signal, 1)
-	signal.Notify(ch, unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT)
+// onSignals cancels with a signalError when the process is told to end, until stop is called. With a command in the foreground, signals are that
+// command's once it runs.
+func onSignals(cancel context.CancelCauseFunc, g *guest, foreground bool) (stop func()) {
+	ending := []os.Signal{unix.SIGINT, unix.SIGTERM, unix.SIGHUP, unix.SIGQUIT}
+	caught := ending
+	if foreground {
+		caught = programSignals(false)
+	}
+	ch := make(chan os.Signal, 16)
+	signal.Notify(ch, caught...)
 	done := make(chan struct{})
 	go func() {
-		select {
-		case s := <-ch:
-			cancel(signalError(s.(syscall.Signal)))
-		case <-done:
+		for {
+			select {
+			case s := <-ch:
+				if p := g.process(); p != nil {
+					p.signal(s.(syscall.Signal))
+				} else if slices.Contains(ending, s) {
+					cancel(signalError(s.(syscall.Signal)))
+				}
+			case <-done:
+				return
+			}
 		}
 	}()
 	return func() {

@@ -16,6 +16,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/qenex/qenex-kernel/fleet"
+	"github.com/qenex/qenex-kernel/internal/process"
 	"github.com/qenex/qenex-kernel/oci/bundle"
 	"github.com/qenex/qenex-kernel/oci/container"
 )
@@ -49,21 +51,8 @@ func (c *stateCmd) Run() error {
 	return c.report(printJSON(stateOf(ct, st)))
 }
 
-type killCmd struct {
-	ociFlags `embed:"" group:"oci"`
-
-	All    bool   `short:"a" help:"To every process of the container."`
-	ID     string `arg:"" name:"id" help:"Container."`
-	Signal string `arg:"" optional:"" default:"SIGTERM" help:"Signal, by name or number (default: ${default})."`
-}
-
-// Help is the text behind the flags.
-func (c *killCmd) Help() string { return "Example: qenex kill web SIGKILL" }
-
-// Run sends a signal.
-func (c *killCmd) Run() error { return c.report(c.kill()) }
-
-func (c *killCmd) kill() error {
+// container sends a signal to a container.
+func (c *killCmd) container() error {
 	sig, err := parseSignal(c.Signal)
 	if err != nil {
 		return &exitError{exitUsage, err}
@@ -117,13 +106,31 @@ type deleteCmd struct {
 // Help is the text behind the flags.
 func (c *deleteCmd) Help() string { return "Example: qenex delete --force web" }
 
-// Run removes a container.
+// Run removes a container, or what is left of a machine.
 func (c *deleteCmd) Run() error {
+	if !c.containersOnly() {
+		r, vm, err := findVM(c.ID)
+		if vm != nil || err != nil {
+			if err == nil {
+				err = c.machine(r, vm)
+			}
+			return err
+		}
+	}
 	err := c.delete()
 	if c.Force && errors.Is(err, container.ErrNotFound) {
 		err = nil
 	}
 	return c.report(err)
+}
+
+func (c *deleteCmd) machine(r *fleet.Registry, vm *fleet.VM) error {
+	if vm.Alive() && c.Force {
+		if err := vm.Kill(); err != nil && !errors.Is(err, process.ErrGone) {
+			return err
+		}
+	}
+	return r.Remove(vm)
 }
 
 func (c *deleteCmd) delete() error {
@@ -235,21 +242,8 @@ func (c *listCmd) list() error {
 	return w.Flush()
 }
 
-type psCmd struct {
-	ociFlags `embed:"" group:"oci"`
-
-	Format string   `short:"f" default:"table" enum:"table,json" placeholder:"FORMAT" help:"table of the processes inside, or json: the process IDs on the host, which is one (default: ${default})."`
-	ID     string   `arg:"" name:"id" help:"Container."`
-	Rest   []string `arg:"" optional:"" hidden:"" help:"Ignored."`
-}
-
-// Help is the text behind the flags.
-func (c *psCmd) Help() string { return "Example: qenex ps web" }
-
-// Run lists processes.
-func (c *psCmd) Run() error { return c.report(c.ps()) }
-
-func (c *psCmd) ps() error {
+// container lists the processes of a container.
+func (c *psCmd) container() error {
 	_, st, err := c.get(c.ID)
 	if err != nil {
 		return err
@@ -273,32 +267,64 @@ func (c *psCmd) ps() error {
 	return w.Flush()
 }
 
-type pauseCmd struct {
-	ociFlags `embed:"" group:"oci"`
-
-	ID string `arg:"" name:"id" help:"Container."`
+// containers are the rows of qenex ps for containers.
+func (c *psCmd) containers() (rows []psRow, err error) {
+	store, err := c.store()
+	if err != nil {
+		return nil, nil // then there are none
+	}
+	all, err := store.List()
+	for _, ct := range all {
+		if st, err := ct.State(); err == nil { // else it is a machine, or being made or removed
+			s := stateOf(ct, st)
+			rows = append(rows, psRow{"container", fleet.Info{
+				Spec: fleet.Spec{Name: s.ID, Created: s.Created, Image: s.Bundle}, Status: fleet.Status{State: string(s.Status)}, PID: s.Pid, Dir: ct.Path("."),
+			}})
+		}
+	}
+	return rows, err
 }
 
-// Help is the text behind the flags.
-func (c *pauseCmd) Help() string { return "Example: qenex pause web" }
-
-// Run pauses a container.
-func (c *pauseCmd) Run() error {
+// container pauses a container.
+func (c *pauseCmd) container() error {
 	_, err := c.call(c.ID, container.Request{Op: container.OpPause})
-	return c.report(err)
+	return err
 }
 
-type resumeCmd struct {
-	ociFlags `embed:"" group:"oci"`
-
-	ID string `arg:"" name:"id" help:"Container."`
-}
-
-// Help is the text behind the flags.
-func (c *resumeCmd) Help() string { return "Example: qenex resume web" }
-
-// Run resumes a container.
-func (c *resumeCmd) Run() error {
+// container resumes a container.
+func (c *resumeCmd) container() error {
 	_, err := c.call(c.ID, container.Request{Op: container.OpResume})
-	return c.report(err)
+	return err
+}
+
+// container prints a container's state.
+func (c *inspectCmd) container() error {
+	ct, st, err := c.get(c.ID)
+	if err != nil {
+		return err
+	}
+	return printJSON(stateOf(ct, st))
+}
+
+// container sends a container's program SIGTERM, and after the deadline ends it.
+func (c *stopCmd) container(id string) error {
+	_, st, err := c.get(id)
+	if err != nil {
+		return err
+	}
+	if _, err := c.call(id, container.Request{Op: container.OpSignal, Signal: int(unix.SIGTERM)}); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- awaitEnd(st) }()
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(c.Deadline):
+	}
+	fmt.Fprintf(os.Stderr, "qenex: warning: container %s was killed: it still ran after %v\n", id, c.Deadline)
+	if err := killOwner(st); err != nil && st.Alive() {
+		return err
+	}
+	return <-ended
 }

@@ -29,6 +29,7 @@ type cli struct {
 	Completion completionCmd `cmd:"" help:"Print a shell completion script."`
 	Man        manCmd        `cmd:"" help:"Print the manual page."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
+	fleetVerbs `embed:""`
 	ociVerbs   `embed:""`
 }
 
@@ -83,26 +84,23 @@ func usageCode(args []string) int {
 	if args[0] != "run" {
 		return exitUsage
 	}
+	code := exitNative
 	for _, a := range args {
-		if a == "--kernel" || strings.HasPrefix(a, "--kernel=") {
-			return exitUsage
+		switch name, _, _ := strings.Cut(a, "="); name {
+		case "--kernel":
+			code = exitUsage
+		case "--image":
+			return exitNative
 		}
 	}
-	return exitNative
+	return code
 }
 
 // exitCode prints err, if any, as one line and returns the code that stands for it.
 func exitCode(err error) int {
-	if err == nil {
-		return exitOK
-	}
 	var e *exitError
-	if errors.As(err, &e) {
-		if e.err != nil {
-			fmt.Fprintln(os.Stderr, "qenex:", oneLine(e.err))
-		}
-		return e.code
+	if err != nil && !(errors.As(err, &e) && e.err == nil) {
+		fmt.Fprintln(os.Stderr, "qenex:", oneLine(err))
 	}
-	fmt.Fprintln(os.Stderr, "qenex:", oneLine(err))
-	return classify(err)
+	return codeOf(err)
 }

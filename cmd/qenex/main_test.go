@@ -73,7 +73,7 @@ func TestExitCodes(t *testing.T) {
 		"nothing to run":   {[]string{"run"}, exitNative, "--kernel"},
 		"unknown run flag": {[]string{"run", "--wings", "true"}, exitNative, "--wings"},
 		"kernel's flag":    {[]string{"run", "--cpu", "host", "true"}, exitNative, "--cpu: for kernels only"},
-		"program's flag":   {bare(t, bareguest.PowerOff, "--net", "user"), exitUsage, "--net: for programs only"},
+		"program's flag":   {bare(t, bareguest.PowerOff, "--rootfs", "/x"), exitUsage, "--rootfs: for programs only"},
 		"program, kernel":  {bare(t, bareguest.PowerOff, "true"), exitUsage, "either"},
 		"bad mount":        {[]string{"run", "--mount", "/etc", "true"}, exitNative, "--mount"},
 		"mount of nothing": {[]string{"run", "--mount", "/nonexistent:/x", "true"}, exitNative, "/nonexistent"},

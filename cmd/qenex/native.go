@@ -25,11 +25,6 @@ type nativeFlags struct {
 	Rootfs   string   `placeholder:"PATH" help:"What the program sees as /: a directory, a tar of one (also .gz, .zst), an OCI layout (directory or tar) or a docker archive (default: the host's files)."`
 	Writable bool     `help:"Let the program change the directory given with --rootfs."`
 	Mount    []string `placeholder:"SRC:DST[:ro]" sep:"none" help:"Show the host's file or directory SRC at DST."`
-	Env      []string `short:"e" placeholder:"K=V" sep:"none" help:"Set an environment variable; K alone takes the value it has here. The rest of the environment is this one for the host's files, the image's for an image."`
-	Workdir  string   `short:"w" placeholder:"DIR" help:"Working directory (default: this one if it exists inside, or the image's)."`
-	User     string   `short:"u" placeholder:"NAME|UID[:GROUP|GID]" help:"Who the program runs as (default: you, or the image's user)."`
-	Net      string   `default:"none" enum:"none,user,host-loopback" placeholder:"KIND" help:"Network: none, user (through the host, as an ordinary program), host-loopback (that, and the host's 127.0.0.1 as 10.0.2.2)."`
-	TTY      *bool    `name:"tty" negatable:"" short:"t" help:"Standard input is the program's terminal, with job control (default: if it is a terminal)."`
 	Hostname string   `placeholder:"NAME" help:"Host name that the program sees (default: qenex)."`
 	Stats    bool     `help:"Print counters on stderr at the end: system calls, exits, faults, changes of run mode."`
 	Debug    string   `placeholder:"FILE" help:"Append a log of what the guest's kernel does to FILE."`
@@ -116,10 +111,13 @@ func (c *runCmd) spec() (spec sentry.Spec, err error) {
 		return spec, errors.New("--strace needs --debug FILE")
 	}
 	switch c.Net {
+	case "none":
 	case "user":
 		spec.Net = sentry.NetUser
 	case "host-loopback":
 		spec.Net = sentry.NetHostLoopback
+	default:
+		return spec, fmt.Errorf("--net %q: a program's network is none, user or host-loopback", c.Net)
 	}
 	if c.Mem != nil {
 		if spec.Memory = uint64(*c.Mem); spec.Memory < 1<<20 {
@@ -196,15 +194,6 @@ func (c *runCmd) hostSpec(spec *sentry.Spec) error {
 	return err
 }
 
-// nativeError gives an error of qenex run PROGRAM that has no code one that no program's can be taken for.
-func nativeError(err error) error {
-	var e *exitError
-	if err == nil || errors.As(err, &e) {
-		return err
-	}
-	return &exitError{startCode(err), err}
-}
-
 // startCode tells a program that is not there, or cannot be run, from all other errors.
 func startCode(err error) int {
 	var start *sentry.StartError
@@ -273,40 +262,6 @@ func setUser(spec *sentry.Spec, root, user string) error {
 	if id.Home != "" {
 		defaultEnv(&spec.Env, "HOME", id.Home)
 	}
-	return nil
-}
-
-// defaultEnv sets a variable that is not set.
-func defaultEnv(env *[]string, name, value string) {
-	for _, e := range *env {
-		if strings.HasPrefix(e, name+"=") {
-			return
-		}
-	}
-	*env = append(*env, name+"="+value)
-}
-
-// setEnv sets a variable given as NAME=VALUE, or NAME alone for the value it has here, or removes it if it has none.
-func setEnv(env *[]string, text string) error {
-	name, _, given := strings.Cut(text, "=")
-	if name == "" || strings.IndexByte(text, 0) >= 0 {
-		return fmt.Errorf("--env %q: write NAME=VALUE", text)
-	}
-	kept := (*env)[:0:0]
-	for _, e := range *env {
-		if !strings.HasPrefix(e, name+"=") {
-			kept = append(kept, e)
-		}
-	}
-	if !given {
-		value, set := os.LookupEnv(name)
-		if !set {
-			*env = kept
-			return nil
-		}
-		text = name + "=" + value
-	}
-	*env = append(kept, text)
 	return nil
 }
 

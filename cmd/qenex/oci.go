@@ -21,13 +21,8 @@ type ociVerbs struct {
 	Create     createCmd     `cmd:"" group:"containers" help:"Make a container from an OCI bundle; its program waits for start."`
 	Start      startCmd      `cmd:"" group:"containers" help:"Let a created container's program run."`
 	State      stateCmd      `cmd:"" group:"containers" help:"Print a container's state as JSON."`
-	Exec       execCmd       `cmd:"" group:"containers" help:"Run a further program in a container."`
-	Kill       killCmd       `cmd:"" group:"containers" help:"Send a signal to a container's program."`
 	Delete     deleteCmd     `cmd:"" group:"containers" help:"Remove a stopped container."`
 	List       listCmd       `cmd:"" group:"containers" help:"List containers."`
-	Ps         psCmd         `cmd:"" group:"containers" help:"List the processes in a container."`
-	Pause      pauseCmd      `cmd:"" group:"containers" help:"Stop all programs of a container where they are."`
-	Resume     resumeCmd     `cmd:"" group:"containers" help:"Let a paused container's programs run on."`
 	Checkpoint checkpointCmd `cmd:"" group:"containers" help:"Save a running container to a directory."`
 	Restore    restoreCmd    `cmd:"" group:"containers" help:"Run a container on from where checkpoint saved it."`
 	Spec       specCmd       `cmd:"" group:"containers" help:"Write a config.json to begin with."`
@@ -77,6 +72,9 @@ func liftGlobals(args []string) []string {
 	}
 	return slices.Concat(args[:1], lifted, args[1:])
 }
+
+// containersOnly says that a name is a container's: whoever gives the directory of containers means one.
+func (f *ociFlags) containersOnly() bool { return f.Root != "" }
 
 // store opens the directory of containers.
 func (f *ociFlags) store() (*container.Store, error) { return container.OpenStore(f.Root) }
@@ -164,14 +162,5 @@ func (f *ociFlags) log(level, text string) error {
 		}
 	}
 	_, err = file.Write(append(line, '\n'))
-	return err
-}
-
-// printJSON prints v for people and programs.
-func printJSON(v any) error {
-	b, err := json.MarshalIndent(v, "", "  ")
-	if err == nil {
-		_, err = fmt.Println(string(b))
-	}
 	return err
 }

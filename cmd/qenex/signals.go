@@ -1,5 +1,3 @@
-//go:build !kernelonly
-
 package main
 
 import (
@@ -18,6 +16,11 @@ import (
 func catchSignals(tty bool) <-chan os.Signal {
 	signal.Ignore(unix.SIGPIPE)
 	ch := make(chan os.Signal, 128)
+	signal.Notify(ch, programSignals(tty)...)
+	return ch
+}
+
+func programSignals(tty bool) []os.Signal {
 	catch := []os.Signal{
 		unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGABRT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTERM,
 		unix.SIGVTALRM, unix.SIGXCPU, unix.SIGXFSZ, unix.SIGIO, unix.SIGPWR, unix.SIGSTKFLT, unix.SIGWINCH,
@@ -28,8 +31,7 @@ func catchSignals(tty bool) <-chan os.Signal {
 	for n := 35; n <= 64; n++ { // the Go runtime keeps 32 to 34
 		catch = append(catch, syscall.Signal(n))
 	}
-	signal.Notify(ch, catch...)
-	return ch
+	return catch
 }
 
 // forward calls f with every signal that comes.
@@ -48,32 +50,4 @@ func inForeground(fd int) bool {
 	}
 	group, err := unix.IoctlGetInt(fd, unix.TIOCGPGRP) // it fails for a terminal that is not the controlling one
 	return err != nil || group == unix.Getpgrp()
-}
-
-// keptTerminal is the settings that a terminal is to have again. The program has the terminal itself and sets it as it likes: a line
-// discipline before it would be one too many.
-type keptTerminal struct{ old *unix.Termios }
-
-// keepTerminal remembers the settings of standard input, if that is the program's terminal.
-func keepTerminal(tty bool) (k keptTerminal, err error) {
-	if tty {
-		k.old, err = unix.IoctlGetTermios(0, unix.TCGETS)
-	}
-	return k, err
-}
-
-// restore gives the terminal its settings back. Nothing can be done if it is gone.
-func (k keptTerminal) restore() {
-	if k.old != nil {
-		signal.Ignore(unix.SIGTTOU) // the program may have left another group in the foreground
-		_ = unix.IoctlSetTermios(0, unix.TCSETSW, k.old)
-	}
-}
-
-// guard is deferred: it restores the terminal if the goroutine panics.
-func (k keptTerminal) guard() {
-	if v := recover(); v != nil {
-		k.restore()
-		panic(v)
-	}
 }
