@@ -14,9 +14,10 @@ import (
 type Anchor interface {
 	// Last returns how many blocks were anchored, and the last one's hash.
 	Last() (blocks uint64, hash [32]byte, err error)
-	// Extend is called once for every block, in their order, when the block lasts on disk; blocks is its height plus one. When it
-	// returns, Last says so, whatever happens. A block whose Extend was interrupted is given again.
-	Extend(blocks uint64, b *SealedBlock) error
+	// Extend is called for every block, in their order, when the block lasts on disk: blocks is its height plus one, hash its hash,
+	// root that of the tree at its end. When it returns without error, Last says so, whatever happens. A block whose Extend did not
+	// return is given again if Last does not know it.
+	Extend(blocks uint64, hash, root [32]byte) error
 }
 
 // FileAnchor is an Anchor in a file. It protects against changes of the log by those who cannot write that file: keep it on
@@ -44,7 +45,7 @@ func (a FileAnchor) Last() (blocks uint64, hash [32]byte, err error) {
 }
 
 // Extend replaces the file.
-func (a FileAnchor) Extend(blocks uint64, b *SealedBlock) error {
+func (a FileAnchor) Extend(blocks uint64, hash, _ [32]byte) error {
 	root, err := os.OpenRoot(filepath.Dir(string(a)))
 	if err != nil {
 		return err
@@ -52,5 +53,5 @@ func (a FileAnchor) Extend(blocks uint64, b *SealedBlock) error {
 	defer root.Close()
 	w := writer{storage: &dirStorage{FS: root.FS(), root: root}}
 	name := filepath.Base(string(a))
-	return w.replace(name, name+".new", fmt.Appendf(nil, "%d %x\n", blocks, b.Hash()))
+	return w.replace(name, name+".new", fmt.Appendf(nil, "%d %x\n", blocks, hash))
 }

@@ -29,7 +29,8 @@ var (
 	ErrClosed   = errors.New("the log is closed")
 	ErrDropped  = errors.New("the record was dropped: too many wait for the disk; a gap record will say so")
 	ErrTampered = errors.New("the log was changed by somebody else")
-	ErrRollback = errors.New("the log is older than its anchor says")
+	ErrRollback = errors.New("the log is older than its anchor or its blocks say")
+	ErrAnchor   = errors.New("the anchor is older than the log")
 )
 
 // Policy says what happens to a record when MaxPending bytes wait for the disk.
@@ -53,6 +54,7 @@ type Config struct {
 	BlockRecords   uint64        // or after that many records; 65536
 	Difficulty     int           // leading zero bits of a block's hash: it costs 2^Difficulty hashes. 0 to MaxDifficulty; 0
 	Anchor         Anchor        // is told every block; nil for none
+	Adopt          bool          // the anchor is new: an anchor without any block is told those that the log has, and not refused
 }
 
 func (c *Config) setDefaults() error {
@@ -464,7 +466,7 @@ func (l *Log) seal(prev *SealedBlock, head Head) {
 		err = l.w.AppendSync(blocksFile, int64(b.Height)*int64(blockSize), b.encode())
 	}
 	if err == nil && l.cfg.Anchor != nil {
-		err = l.cfg.Anchor.Extend(b.Height+1, b)
+		err = l.cfg.Anchor.Extend(b.Height+1, b.Hash(), b.Root)
 	}
 	var named Pending
 	if err == nil {

@@ -16,7 +16,7 @@ import (
 // Open opens the log in dir to write it, and makes it if there is none. Only one process at a time can; others get ErrLocked.
 //
 // It checks what it continues: the checkpoint's signature, the edge of the tree, the last block and the anchor, and refuses with
-// ErrTampered or ErrRollback what does not fit. To check all of a log is the work of package verify.
+// ErrTampered, ErrRollback or ErrAnchor what does not fit. To check all of a log is the work of package verify.
 func Open(dir string, cfg Config) (*Log, error) {
 	d, err := openDir(dir)
 	if err != nil {
@@ -251,6 +251,12 @@ func (o *opening) anchor(r *Reader) error {
 				return fmt.Errorf("another block %d was anchored (%v): %w", n-1, err, ErrTampered)
 			}
 		}
+		// A crash leaves no more than one block that was not anchored, and that has no record yet.
+		if missing := o.count() - n; missing > 1 || missing == 1 && o.named > 0 {
+			if n > 0 || !o.cfg.Adopt {
+				return fmt.Errorf("%d blocks were anchored, but there are %d: it was put back, or is new: %w", n, o.count(), ErrAnchor)
+			}
+		}
 	}
 	if err := o.w.AppendSync(blocksFile, o.blocksSize(), nil); err != nil {
 		return err
@@ -266,7 +272,7 @@ func (o *opening) anchor(r *Reader) error {
 		if err != nil {
 			return fmt.Errorf("%w: %w", err, ErrTampered)
 		}
-		if err := o.cfg.Anchor.Extend(n+1, b); err != nil {
+		if err := o.cfg.Anchor.Extend(n+1, b.Hash(), b.Root); err != nil {
 			return fmt.Errorf("anchor block %d: %w", n, err)
 		}
 	}

@@ -470,6 +470,7 @@ func TestTamperedOpen(t *testing.T) {
 		{"last block gone", h.states[last], verify.Options{}, func(m fstest.MapFS) { m["blocks"].Data = m["blocks"].Data[:2*blockSize] }, ErrTampered},
 		{"rolled back", h.states[1], h.anchor[last], func(fstest.MapFS) {}, ErrRollback},
 		{"records rolled back", h.states[1], verify.Options{}, func(m fstest.MapFS) { m["blocks"] = h.states[last]["blocks"] }, ErrRollback},
+		{"anchor rolled back", h.states[last], h.anchor[1], func(fstest.MapFS) {}, ErrAnchor},
 		{"forked", fork.states[last], h.anchor[last], func(fstest.MapFS) {}, ErrTampered},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -485,7 +486,11 @@ func TestTamperedOpen(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			l, err := Open(dir, Config{Key: k, Anchor: anchor})
+			cfg := Config{Key: k}
+			if c.anchor.Anchored > 0 {
+				cfg.Anchor = anchor
+			}
+			l, err := Open(dir, cfg)
 			if err == nil {
 				err = errors.Join(err, l.Close())
 			}
@@ -496,23 +501,39 @@ func TestTamperedOpen(t *testing.T) {
 	}
 }
 
-// A block that the anchor was not told, because of a crash in between, it is told by the next Open.
+// brokenAnchor is an Anchor that lost its power.
+type brokenAnchor struct{ memoryAnchor }
+
+func (*brokenAnchor) Extend(uint64, [32]byte, [32]byte) error { return errPower }
+
+// A block that the anchor was not told, because of a crash in between, it is told by the next Open. An anchor that knows nothing is
+// told all blocks if it is said to be new, and refused otherwise.
 func TestAnchorCatchesUp(t *testing.T) {
-	k := testKey(t)
-	testKeys = []*Key{k}
-	h := makeHistory(t, k, "")
-	dir := filepath.Join(t.TempDir(), "log")
-	if err := os.CopyFS(dir, h.states[2]); err != nil {
-		t.Fatal(err)
+	dir := t.TempDir()
+	l := mustOpen(t, dir, Config{Anchor: &brokenAnchor{}, BlockInterval: time.Hour})
+	addMany(t, l, 0, 10)
+	if _, err := l.Seal(); !errors.Is(err, errPower) {
+		t.Errorf("seal: %v", err)
 	}
-	anchor := FileAnchor(filepath.Join(t.TempDir(), "anchor"))
-	if err := os.WriteFile(string(anchor), fmt.Appendf(nil, "%d %x\n", h.anchor[0].Anchored, h.anchor[0].AnchorHash), 0o600); err != nil {
-		t.Fatal(err)
+	if err := l.Close(); !errors.Is(err, errPower) {
+		t.Errorf("close: %v", err)
 	}
-	mustClose(t, mustOpen(t, dir, Config{Anchor: anchor}))
-	n, hash, err := anchor.Last()
-	if err != nil || n != 3 || hash != h.anchor[2].AnchorHash {
-		t.Errorf("%d %x, %v", n, hash, err)
+	anchor := &memoryAnchor{}
+	l = mustOpen(t, dir, Config{Anchor: anchor, BlockInterval: time.Hour})
+	if anchor.blocks != 1 {
+		t.Errorf("%d blocks were anchored, want 1", anchor.blocks)
+	}
+	addMany(t, l, 10, 20)
+	mustClose(t, l)
+	verifyDir(t, dir, verify.Options{Anchored: 2, AnchorHash: anchor.hash})
+
+	adopted := &memoryAnchor{}
+	if _, err := Open(dir, Config{Key: testKey(t), Anchor: adopted}); !errors.Is(err, ErrAnchor) {
+		t.Errorf("an anchor that knows nothing: %v", err)
+	}
+	mustClose(t, mustOpen(t, dir, Config{Anchor: adopted, Adopt: true}))
+	if *adopted != *anchor {
+		t.Errorf("%+v, want %+v", adopted, anchor)
 	}
 }
 
