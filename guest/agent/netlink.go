@@ -23,11 +23,14 @@ func openNetlink() (*netlink, error) {
 
 func (n *netlink) close() { unix.Close(n.fd) }
 
+// create has a message replace what is there, or add to it.
+const create = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+
 // ask sends a message and waits for the kernel's acknowledgement.
-func (n *netlink) ask(kind uint16, body []byte) error {
+func (n *netlink) ask(kind, flags uint16, body []byte) error {
 	b := binary.LittleEndian.AppendUint32(nil, uint32(unix.NLMSG_HDRLEN+len(body)))
 	b = binary.LittleEndian.AppendUint16(b, kind)
-	b = binary.LittleEndian.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_ACK|unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
+	b = binary.LittleEndian.AppendUint16(b, unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags)
 	b = append(b, make([]byte, 8)...) // sequence number and port: one question at a time
 	if err := unix.Sendto(n.fd, append(b, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return os.NewSyscallError("netlink", err)
@@ -60,7 +63,7 @@ func (n *netlink) up(index int) error {
 	binary.LittleEndian.PutUint32(b[4:], uint32(index))
 	binary.LittleEndian.PutUint32(b[8:], unix.IFF_UP)
 	binary.LittleEndian.PutUint32(b[12:], unix.IFF_UP) // the flags that change
-	return n.ask(unix.RTM_NEWLINK, b)
+	return n.ask(unix.RTM_NEWLINK, 0, b)
 }
 
 // address gives an interface an IPv4 address.
@@ -71,7 +74,7 @@ func (n *netlink) address(index int, p netip.Prefix) error {
 	a := p.Addr().AsSlice()
 	b = attribute(attribute(b, unix.IFA_LOCAL, a), unix.IFA_ADDRESS, a)
 	broadcast := binary.BigEndian.Uint32(a) | uint32(1<<(32-p.Bits())-1)
-	return n.ask(unix.RTM_NEWADDR, attribute(b, unix.IFA_BROADCAST, binary.BigEndian.AppendUint32(nil, broadcast)))
+	return n.ask(unix.RTM_NEWADDR, create, attribute(b, unix.IFA_BROADCAST, binary.BigEndian.AppendUint32(nil, broadcast)))
 }
 
 // gateway makes a router the way to everywhere.
@@ -79,5 +82,5 @@ func (n *netlink) gateway(index int, a netip.Addr) error {
 	b := make([]byte, unix.SizeofRtMsg)
 	b[0], b[4], b[5], b[6], b[7] = unix.AF_INET, unix.RT_TABLE_MAIN, unix.RTPROT_BOOT, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST
 	b = attribute(b, unix.RTA_GATEWAY, a.AsSlice())
-	return n.ask(unix.RTM_NEWROUTE, attribute(b, unix.RTA_OIF, binary.LittleEndian.AppendUint32(nil, uint32(index))))
+	return n.ask(unix.RTM_NEWROUTE, create, attribute(b, unix.RTA_OIF, binary.LittleEndian.AppendUint32(nil, uint32(index))))
 }
