@@ -43,17 +43,20 @@ type request struct {
 	status   []byte // one byte of guest memory
 }
 
-// errFraming says that a chain has no place for a header or a status, so that there is no way to answer.
-var errFraming = errors.New("block request without room for its header and status")
+// errFraming says that there is no way to answer a request.
+var errFraming = errors.New("block request without room for its status")
 
 // parse reads a chain. A status other than statusOK is the answer.
 func (d *Device) parse(c *virtio.Chain) (r request, status byte, err error) {
 	writable := int64(c.WriteLen())
-	if c.ReadLen() < headerLen || writable < 1 {
+	if writable < 1 {
 		return r, 0, errFraming
 	}
 	last := c.Writable()[len(c.Writable())-1]
 	r.status = last[len(last)-1:]
+	if c.ReadLen() < headerLen {
+		return r, statusIOErr, nil
+	}
 	var head [headerLen]byte
 	if _, err := c.Read(head[:]); err != nil {
 		return r, 0, err
