@@ -36,7 +36,7 @@ func (c Count) String() string {
 }
 
 // nonsenseMemory is the guest memory of Nonsense in bytes: little, so that buffers and rings overlap often.
-const nonsenseMemory = 4 * memmap.MiB
+const nonsenseMemory = memmap.MinSize
 
 // Run makes ops operations on the device, by chance from seed, and stops it.
 func (n Nonsense) Run(t testing.TB, dev virtio.Device, seed uint64, ops int) Count {
@@ -49,14 +49,18 @@ func (n Nonsense) Script(t testing.TB, dev virtio.Device, data []byte) Count {
 	return n.run(t, dev, rand.New(s), func(int) bool { return len(s.data) > 0 })
 }
 
-// script is a rand.Source of given bytes, then of zeroes.
-type script struct{ data []byte }
+// script is a rand.Source whose upper bits, which decide most, are given bytes, then zeroes. The others differ each time, for rand
+// draws again until it is content.
+type script struct {
+	data []byte
+	n    uint64
+}
 
 func (s *script) Uint64() uint64 {
-	var b [8]byte
-	s.data = s.data[copy(b[:2], s.data):]
-	// The upper bits are what most of rand looks at; small numbers of choices take a byte or two.
-	return uint64(b[0])<<56 | uint64(b[1])<<48 | uint64(b[0])<<32 | uint64(b[1])<<24 | uint64(b[0])<<8 | uint64(b[1])
+	var b [2]byte
+	s.data = s.data[copy(b[:], s.data):]
+	s.n += 0x9e3779b97f4a7c15
+	return uint64(b[0])<<56 | uint64(b[1])<<48 | s.n*s.n>>16
 }
 
 type nonsense struct {
