@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -186,6 +187,66 @@ func TestVirtioPCIByHand(t *testing.T) {
 	}
 }
 
+// TestHostileGuests has bare guests write registers, configuration space, messages and rings by chance, at a device that was started and at one
+// that was not. The machine lives on: each guest reaches its end.
+func TestHostileGuests(t *testing.T) {
+	for name, transport := range map[string]Transport{"mmio": MMIO, "pci": PCI} {
+		t.Run(name, func(t *testing.T) {
+			failures := 0
+			for seed := range uint64(8) {
+				r := rand.New(rand.NewPCG(seed, 0))
+				var s bareguest.Script
+				mmioDriver(&s, deviceBase) // with PCI these are writes to nowhere
+				guestRequest(&s, 1, 2)
+				for range 1500 {
+					window := deviceBase + r.Uint32N(2)<<16&-uint32(transport)
+					switch v := r.Uint32() >> r.IntN(32); r.IntN(8) {
+					case 0:
+						s.Store(window+r.Uint32N(0x120)&^3, v)
+					case 1:
+						s.Store8(window+r.Uint32N(0x40), byte(v))
+					case 2:
+						s.Store16(window+r.Uint32N(0x40)&^1, uint16(v))
+					case 3:
+						s.Store(window+0x50, v&3)
+						s.Store16(window+0x3000, uint16(v&3))
+					case 4:
+						s.Store(guestDesc+r.Uint32N(0x40)&^3, v)
+						s.Store(guestAvail+r.Uint32N(16)&^3, v)
+					case 5:
+						s.Store(window+0x8000+r.Uint32N(48)&^3, v)
+						s.Copy(guestRead, window+r.Uint32N(0x120)&^3)
+					case 6:
+						s.Out(0xcf8, 1<<31|r.Uint32N(4)<<11|r.Uint32N(0x100))
+						s.Out(0xcfc, v)
+					case 7:
+						mmioDriver(&s, deviceBase)
+						guestRequest(&s, 1, 2)
+					}
+				}
+				cfg := bareConfig(t, s.End())
+				cfg.Transport = transport
+				cfg.Virtio = []virtio.Device{virtiotest.NewEcho(4, 2), virtiotest.NewEcho(8)}
+				m := newMachine(t, cfg)
+				events, cancel := m.Subscribe(10000)
+				if o := runToEnd(t, m, bootLimit); o.Cause != PowerOff {
+					t.Fatalf("seed %d: outcome %v", seed, o)
+				}
+				cancel()
+				for e := range events {
+					if e.Kind == EventDevice {
+						failures++
+					}
+				}
+			}
+			t.Logf("%d times a device needed a reset", failures)
+			if transport == MMIO && failures == 0 {
+				t.Error("no device ever failed: too little of it")
+			}
+		})
+	}
+}
+
 // entropy is a device that Linux has a driver for: it fills what it is given with one byte.
 type entropy struct {
 	fill byte
@@ -293,4 +354,30 @@ func pending(t testing.TB, m *Machine, line uint32) bool {
 		t.Fatal(err)
 	}
 	return chip.Chip[1]&(1<<(line%8)) != 0 // struct kvm_pic_state: last_irr, irr, ...
+}
+
+// BenchmarkBuild shows what virtio devices, of three queues each, add to the making of a machine.
+func BenchmarkBuild(b *testing.B) {
+	for name, n := range map[string]int{"none": 0, "mmio-4": 4, "pci-4": 4} {
+		b.Run(name, func(b *testing.B) {
+			cfg := bareConfig(b, bareguest.Halt)
+			cfg.Tables = ACPI
+			if name == "pci-4" {
+				cfg.Transport = PCI
+			}
+			for b.Loop() {
+				cfg.Virtio = nil
+				for range n {
+					cfg.Virtio = append(cfg.Virtio, virtiotest.NewEcho(64, 64, 64))
+				}
+				m, err := New(cfg)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if err := m.Close(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
 }
