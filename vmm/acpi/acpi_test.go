@@ -104,6 +104,9 @@ var fullConfig = Config{
 	CPUs:          3,
 	GenerationID:  [16]byte{1, 2, 3, 15: 16},
 	GenerationIRQ: 9,
+
+	PowerButtonIRQ: 20,
+	PCI:            &PCI{Base: 0xe0000000, Size: 0x10000000, Lines: []uint32{0, 5, 10}},
 	Devices: []Device{
 		{HID: "LNRO0005", UID: 0, Base: 0xd0000000, Size: 0x1000, IRQ: 5},
 		{HID: "LNRO0005", UID: 1, Base: 0xd0001000, Size: 0x1000, IRQ: 17, Level: true},
@@ -279,8 +282,8 @@ func TestDSDT(t *testing.T) {
 			got[d.name][k.name] = k.value
 		}
 	}
-	if len(got) != 7 {
-		t.Errorf("%d devices, want 7", len(got))
+	if len(got) != 10 {
+		t.Errorf("%d devices, want 10", len(got))
 	}
 	irq := func(flags byte, n byte) []byte { return []byte{0x89, 6, 0, flags, 1, n, 0, 0, 0} }
 	for _, w := range []struct {
@@ -300,6 +303,16 @@ func TestDSDT(t *testing.T) {
 		{"GED_", "_HID", []byte("\x0dACPI0013\x00")},
 		{"GED_", "_CRS", irq(3, 9)},
 		{"GED_", "_EVT", []byte("\x01\x86VGEN\x0a\x80")},
+		{"PWRB", "_HID", []byte{0x0c, 0x41, 0xd0, 0x0c, 0x0c}}, // EisaId("PNP0C0C")
+		{"GEDP", "_HID", []byte("\x0dACPI0013\x00")},
+		{"GEDP", "_UID", []byte{1}},
+		{"GEDP", "_CRS", irq(3, 20)},
+		{"GEDP", "_EVT", []byte("\x01\x86PWRB\x0a\x80")},
+		{"PCI0", "_HID", []byte{0x0c, 0x41, 0xd0, 0x0a, 0x03}}, // EisaId("PNP0A03")
+		{"PCI0", "_CRS", []byte{0x88, 13, 0, 2, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0}},
+		{"PCI0", "_CRS", []byte{0x47, 1, 0xf8, 0xc, 0xf8, 0xc, 1, 8}},
+		{"PCI0", "_CRS", []byte{0x87, 23, 0, 0, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0xe0, 0xff, 0xff, 0xff, 0xef, 0, 0, 0, 0, 0, 0, 0, 0x10}},
+		{"PCI0", "_PRT", []byte{0x12, 0x1a, 2, 0x12, 0xb, 4, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 5, 0x12, 0xb, 4, 0x0c, 0xff, 0xff, 2, 0, 0, 0, 0x0a, 10}},
 		{"D000", "_HID", []byte("\x0dLNRO0005\x00")},
 		{"D000", "_UID", []byte{0}},
 		{"D000", "_CRS", []byte{0x86, 9, 0, 1, 0, 0, 0, 0xd0, 0, 0x10, 0, 0}},
@@ -311,7 +324,7 @@ func TestDSDT(t *testing.T) {
 			t.Errorf("%s.%s is % x, want % x in it", w.device, w.object, got[w.device][w.object], w.holds)
 		}
 	}
-	if n := len(tables["DSDT"]); n > 700 {
+	if n := len(tables["DSDT"]); n > 950 {
 		t.Errorf("the DSDT has %d bytes; each costs boot time on a slow KVM", n)
 	}
 }
@@ -368,6 +381,12 @@ func TestBadConfig(t *testing.T) {
 		{"interrupt 0", Config{CPUs: 1, Devices: change(func(d *Device) { d.IRQ = 0 })}},
 		{"interrupt 24", Config{CPUs: 1, Devices: change(func(d *Device) { d.IRQ = 24 })}},
 		{"generation interrupt 24", Config{CPUs: 1, GenerationIRQ: 24}},
+		{"power button interrupt 24", Config{CPUs: 1, PowerButtonIRQ: 24}},
+		{"PCI in RAM", Config{CPUs: 1, PCI: &PCI{Base: 0x1000, Size: 0x1000}}},
+		{"PCI window empty", Config{CPUs: 1, PCI: &PCI{Base: 0xd0000000}}},
+		{"PCI window too long", Config{CPUs: 1, PCI: &PCI{Base: 0xd0000000, Size: 0x30000001}}},
+		{"PCI interrupt 24", Config{CPUs: 1, PCI: &PCI{Base: 0xd0000000, Size: 0x1000, Lines: []uint32{24}}}},
+		{"33 PCI slots", Config{CPUs: 1, PCI: &PCI{Base: 0xd0000000, Size: 0x1000, Lines: make([]uint32, 33)}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := Write(newMemory(t), tt.c); !errors.Is(err, ErrConfig) {
