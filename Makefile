@@ -21,7 +21,7 @@ RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svm
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
 .PHONY: build run test test-go test-race test-svm test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
-	guest guest-stock guest-lean install uninstall clean distclean clean-guest help
+	guest guest-stock guest-lean guest-bench install uninstall clean distclean clean-guest help
 
 build: ## build bin/qenex, a static binary, and bin/qenex-vmm, the same for kernels only
 	CGO_ENABLED=0 $(GO) build -trimpath -tags '$(BUILD_TAGS)' -ldflags '-s -w -X main.version=$(VERSION)' -o bin/qenex ./cmd/qenex
@@ -57,11 +57,11 @@ stress-test: guest ## loop boots, kicks, pauses and resets for STRESS_TIME under
 	$(GO) test -race -count=1 -v -timeout 0 -run '^TestStress' ./vmm -stress $(STRESS_TIME)
 	$(GO) test -count=1 -v -timeout 0 -run '^TestStressPrograms$$' ./internal/programs -stress $(STRESS_TIME)
 
-bench: build guest ## measure QENEX: native guests beside gVisor, Linux kernels beside QEMU and gokvm
+bench: build guest guest-bench ## measure QENEX: native guests beside gVisor, Linux kernels beside QEMU and gokvm
 	$(GO) build -o bin/gokvm github.com/bobuhiro11/gokvm
 	bin/qenex bench --gokvm bin/gokvm $(BENCH_FLAGS)
 
-bench-svm: guest ## the same inside the svm lane's machine, where guest kernel code is not emulated by KVM
+bench-svm: guest guest-bench ## the same inside the svm lane's machine, where guest kernel code is not emulated by KVM
 	$(GO) run ./internal/svmlane/svmbench $(BENCH_FLAGS)
 
 fuzz: ## run every fuzz target for FUZZ_TIME
@@ -78,6 +78,9 @@ guest-stock: ## make the stock kernel and the initramfs images; no kernel build
 
 guest-lean: ## make the lean kernel and the small initramfs images
 	guest/build.sh tiny busybox lean
+
+guest-bench: ## make the guest that `make bench` measures devices with
+	guest/build.sh bench
 
 install: build ## install binary, man page, completions, licences and a udev rule to copy, under DESTDIR and PREFIX
 	install -D -m 755 bin/qenex '$(DESTDIR)$(PREFIX)/bin/qenex'

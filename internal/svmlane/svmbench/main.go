@@ -44,14 +44,17 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	files["/bin/gokvm"] = gokvm
+	if err := linked(ctx, files, iperfPath); err != nil {
+		return err
+	}
+	files["/bin/gokvm"], files["/bin/iperf3"] = gokvm, iperfPath
 	results, err := svmlane.Exec(ctx, svmlane.Spec{
 		Binaries: []svmlane.Binary{{
 			Name: "qenex bench", Path: qenex,
 			Args: append([]string{"bench", "--gokvm", "/bin/gokvm", "--qemu", qemuPath}, args...),
 		}},
 		Files:     files,
-		Artefacts: []string{"lean/vmlinux", "lean/bzImage", "initramfs-tiny.cpio", "initramfs-busybox.cpio"},
+		Artefacts: []string{"lean/vmlinux", "lean/bzImage", "initramfs-tiny.cpio", "initramfs-busybox.cpio", "initramfs-bench.cpio"},
 		Timeout:   30 * time.Minute,
 	}, func(_ int, text string) { fmt.Println(text) })
 	if err != nil {
@@ -70,16 +73,19 @@ func build(ctx context.Context, path, pkg string) error {
 	return cmd.Run()
 }
 
-// qemuPath is where QEMU is, here and in the machine.
-const qemuPath = "/usr/bin/qemu-system-x86_64"
+// Where programs are, here and in the machine.
+const (
+	qemuPath  = "/usr/bin/qemu-system-x86_64"
+	iperfPath = "/usr/bin/iperf3"
+)
 
-// qemuFiles lists QEMU, the libraries it is linked with and the firmware of its x86 machines, each under its own path.
-func qemuFiles(ctx context.Context) (map[string]string, error) {
-	out, err := exec.CommandContext(ctx, "ldd", qemuPath).Output()
+// linked adds a program and the libraries it is linked with to files, each under its own path.
+func linked(ctx context.Context, files map[string]string, program string) error {
+	out, err := exec.CommandContext(ctx, "ldd", program).Output()
 	if err != nil {
-		return nil, fmt.Errorf("ldd %s: %w", qemuPath, err)
+		return fmt.Errorf("ldd %s: %w", program, err)
 	}
-	files := map[string]string{qemuPath: qemuPath}
+	files[program] = program
 	for _, line := range strings.Split(string(out), "\n") {
 		// "libx.so => /path (address)" or "/lib64/ld-linux-x86-64.so.2 (address)"
 		for _, field := range strings.Fields(line) {
@@ -87,6 +93,15 @@ func qemuFiles(ctx context.Context) (map[string]string, error) {
 				files[field] = field
 			}
 		}
+	}
+	return nil
+}
+
+// qemuFiles lists QEMU, its libraries and the firmware of its x86 machines.
+func qemuFiles(ctx context.Context) (map[string]string, error) {
+	files := make(map[string]string)
+	if err := linked(ctx, files, qemuPath); err != nil {
+		return nil, err
 	}
 	for _, pattern := range []string{"/usr/share/seabios/bios*.bin", "/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/*.bin", "/usr/share/qemu/*.rom"} {
 		found, err := filepath.Glob(pattern)
