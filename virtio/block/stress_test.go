@@ -145,3 +145,28 @@ func FuzzBlock(f *testing.F) {
 		check()
 	})
 }
+
+// FuzzRequest makes one request of any header and shape.
+func FuzzRequest(f *testing.F) {
+	f.Add(header(typeIn, 1), 0, sector, 1)
+	f.Add(append(header(typeOut, 3), make([]byte, 2*sector)...), 16, 0, 1)
+	f.Add(append(header(typeWriteZeroes, 0), segment(1, 2, flagUnmap)...), 20, 0, 1)
+	f.Add(append(header(typeDiscard, 0), segment(1<<63, 1<<31, 0)...), 1, 0, 1)
+	f.Add(header(typeGetID, 0), 3, SerialLen, 1)
+	f.Fuzz(func(t *testing.T, readable []byte, cut, in, more int) {
+		if len(readable) > 64<<10 || in < 0 || in > 64<<10 || more < 0 || more > 64<<10 {
+			return
+		}
+		dev, check := hostile(t)
+		d := virtiotest.New(t, dev, 1<<20)
+		parts := [][]byte{readable}
+		if cut > 0 && cut < len(readable) {
+			parts = [][]byte{readable[:cut], readable[cut:]}
+		}
+		if u := d.Send(0, parts, in, more, 1); u.Data[2][0] > statusUnsupp {
+			t.Errorf("status %d", u.Data[2][0])
+		}
+		d.Close()
+		check()
+	})
+}
