@@ -45,7 +45,7 @@ func boot() (commandLine, error) {
 		failed = append(failed, s.mount())
 	}
 	if c.root != "" && !c.hold {
-		failed = append(failed, leaveToInit())
+		failed = append(failed, leaveToInit(errors.Join(failed...)))
 	}
 	return c, errors.Join(failed...)
 }
@@ -98,13 +98,17 @@ var ownInit = []string{"/sbin/init", "/etc/init", "/bin/init"}
 
 // leaveToInit makes process 1 of the root's own init, after it has started an agent beside it. It returns when there is none, or
 // with an error.
-func leaveToInit() error {
+func leaveToInit(fault error) error {
+	args := []string{"qenex-agent", beside}
+	if fault != nil {
+		args = append(args, fault.Error())
+	}
 	for _, init := range ownInit {
 		if st, err := os.Stat(init); err != nil || !st.Mode().IsRegular() || st.Mode()&0o111 == 0 {
 			continue
 		}
 		files := &syscall.ProcAttr{Files: []uintptr{0, 1, 2}, Env: os.Environ(), Sys: &syscall.SysProcAttr{Setsid: true}}
-		if _, err := syscall.ForkExec(self, []string{"qenex-agent", beside}, files); err != nil {
+		if _, err := syscall.ForkExec(self, args, files); err != nil {
 			return fmt.Errorf("start the agent beside %s: %w", init, err)
 		}
 		fmt.Println("QENEX: user space")

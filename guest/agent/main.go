@@ -28,15 +28,14 @@ import (
 	"github.com/qenex/qenex-kernel/guest/agent/serve"
 )
 
-// beside is the argument of an agent that is not process 1.
+// beside is the argument of an agent that is not process 1; the next is the fault of the boot.
 const beside = "beside"
 
 func main() {
 	debug.SetGCPercent(-1) // a collection costs more than most commands allocate
 	debug.SetMemoryLimit(48 << 20)
 	if len(os.Args) > 1 && os.Args[1] == beside {
-		c := readCommandLine()
-		run(c, "")
+		run(readCommandLine(), strings.Join(os.Args[2:], " "))
 		return
 	}
 	if os.Getpid() != 1 {
