@@ -16,7 +16,7 @@ const (
 	EventResumed   EventKind = "resumed"
 	EventMilestone EventKind = "milestone"
 	EventFault     EventKind = "fault"
-	EventDevice    EventKind = "device" // a virtio device asked its driver for a reset; Text says why
+	EventDevice    EventKind = "device" // about a virtio device; mostly that it needs a reset, and why
 	EventEnded     EventKind = "ended"
 )
 

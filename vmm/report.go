@@ -31,6 +31,8 @@ type Report struct {
 	Completions map[string]uint64 `json:"completions"` // instructions finished in user space, by mnemonic
 	Shim        *vcpu.ShimStatus  `json:"syscall_shim,omitempty"`
 
+	Virtio []VirtioReport `json:"virtio,omitempty"`
+
 	UnclaimedPortIO UnclaimedReport `json:"unclaimed_port_io"`
 	UnclaimedMMIO   UnclaimedReport `json:"unclaimed_mmio"`
 	ConsoleDropped  uint64          `json:"console_bytes_dropped"`
@@ -48,6 +50,15 @@ type GuestReport struct {
 	Cmdline string `json:"cmdline"`
 	CPUs    int    `json:"cpus"`
 	Memory  uint64 `json:"memory_kib"`
+}
+
+// VirtioReport is how a virtio device fared.
+type VirtioReport struct {
+	Name     string `json:"name"`
+	Type     uint32 `json:"type"`             // virtio 1.2, 5
+	Status   byte   `json:"status"`           // 0 before a driver came, and after the machine has ended
+	Failures uint64 `json:"failures"`         // times it asked its driver for a reset
+	Reason   string `json:"reason,omitempty"` // for the last of these
 }
 
 // UnclaimedReport counts accesses to addresses without a device.
@@ -93,6 +104,9 @@ func (m *Machine) Report() (*Report, error) {
 	if m.shim != nil {
 		s := m.shim.Status()
 		r.Shim = &s
+	}
+	for _, a := range m.virtio {
+		r.Virtio = append(r.Virtio, a.report())
 	}
 	r.UnclaimedPortIO.Reads, r.UnclaimedPortIO.Writes = m.Ports.Unclaimed()
 	r.UnclaimedMMIO.Reads, r.UnclaimedMMIO.Writes = m.MMIO.Unclaimed()
@@ -145,6 +159,9 @@ func (r *Report) Text(w io.Writer) {
 	counts(w, "completed", r.Completions)
 	if r.Shim != nil {
 		fmt.Fprintf(w, "shim        installed %v at %#x for LSTAR %#x %s\n", r.Shim.Installed, r.Shim.Stub, r.Shim.LSTAR, r.Shim.Error)
+	}
+	for _, v := range r.Virtio {
+		fmt.Fprintf(w, "%-11s type %d, %d failures %s\n", v.Name, v.Type, v.Failures, v.Reason)
 	}
 	fmt.Fprintf(w, "unclaimed   port reads %d, writes %d; MMIO reads %d, writes %d\n", r.UnclaimedPortIO.Reads, r.UnclaimedPortIO.Writes, r.UnclaimedMMIO.Reads, r.UnclaimedMMIO.Writes)
 	fmt.Fprintf(w, "memory      %d KiB of the VMM, %d KiB of the guest touched\n", r.Memory.VMM, r.Memory.Guest)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -20,11 +21,36 @@ const (
 	PCI                   // modern virtio-pci with MSI-X
 )
 
+var transportNames = [...]string{"mmio", "pci"}
+
+func (t Transport) String() string { return transportNames[t] }
+
+// ParseTransport reads "mmio" or "pci".
+func ParseTransport(s string) (Transport, error) {
+	for i, name := range transportNames {
+		if s == name {
+			return Transport(i), nil
+		}
+	}
+	return 0, fmt.Errorf("%w: virtio transport %q; it is mmio or pci", ErrConfig, s)
+}
+
 // attached is a virtio device on a bus. Its doorbells and interrupts do not pass the run loop: a guest's write to a doorbell
 // signals an eventfd of the instance, and a write to an eventfd of irqs raises an interrupt.
 type attached struct {
+	m    *Machine
+	name string
+	dev  virtio.Device
 	in   *virtio.Instance
 	irqs []int // eventfds; closed after the VM
+
+	mu       sync.Mutex
+	failures uint64 // protected by mu
+	reason   string // protected by mu; of the last failure
+}
+
+func (m *Machine) attach(i int, dev virtio.Device) *attached {
+	return &attached{m: m, name: fmt.Sprintf("virtio%d", i), dev: dev}
 }
 
 // deviceLines are the interrupt lines that no device of a PC has. The first ones are lines of the PIC too.
@@ -63,11 +89,24 @@ func (m *Machine) signal(fd int) {
 	}
 }
 
-// virtioFailed tells those who watch that a device needs a reset by its driver.
-func (m *Machine) virtioFailed(i int, dev virtio.Device) func(error) {
-	return func(err error) {
-		m.events.publish(EventDevice, -1, fmt.Sprintf("virtio device %d, of type %d, needs a reset: %v", i, dev.Type(), err))
-	}
+// failed keeps why a device needs a reset by its driver, and tells those who watch.
+func (a *attached) failed(err error) {
+	a.mu.Lock()
+	a.failures++
+	a.reason = err.Error()
+	a.mu.Unlock()
+	a.tell(fmt.Sprintf("needs a reset: %v", err))
+}
+
+// tell publishes an event about a device.
+func (a *attached) tell(text string) {
+	a.m.events.publish(EventDevice, -1, fmt.Sprintf("%s, of type %d: %s", a.name, a.dev.Type(), text))
+}
+
+func (a *attached) report() VirtioReport {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return VirtioReport{Name: a.name, Type: a.dev.Type(), Status: a.in.Status(), Failures: a.failures, Reason: a.reason}
 }
 
 // stopVirtio stops the devices for good. No vCPU may run any more.

@@ -192,7 +192,7 @@ func TestVirtioPCIByHand(t *testing.T) {
 func TestHostileGuests(t *testing.T) {
 	for name, transport := range map[string]Transport{"mmio": MMIO, "pci": PCI} {
 		t.Run(name, func(t *testing.T) {
-			failures := 0
+			failures := uint64(0)
 			for seed := range uint64(8) {
 				r := rand.New(rand.NewPCG(seed, 0))
 				var s bareguest.Script
@@ -228,14 +228,23 @@ func TestHostileGuests(t *testing.T) {
 				cfg.Transport = transport
 				cfg.Virtio = []virtio.Device{virtiotest.NewEcho(4, 2), virtiotest.NewEcho(8)}
 				m := newMachine(t, cfg)
-				events, cancel := m.Subscribe(10000)
+				events, cancel := m.Subscribe(10)
 				if o := runToEnd(t, m, bootLimit); o.Cause != PowerOff {
 					t.Fatalf("seed %d: outcome %v", seed, o)
 				}
 				cancel()
+				report, err := m.Report()
+				if err != nil {
+					t.Fatal(err)
+				}
+				told := false
 				for e := range events {
-					if e.Kind == EventDevice {
-						failures++
+					told = told || e.Kind == EventDevice
+				}
+				for _, v := range report.Virtio {
+					failures += v.Failures
+					if v.Failures > 0 && (!told || v.Reason == "") {
+						t.Errorf("%+v, told of it: %v", v, told)
 					}
 				}
 			}

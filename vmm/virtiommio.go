@@ -20,11 +20,13 @@ func (m *Machine) addMMIO(i int, dev virtio.Device) error {
 	if err != nil {
 		return fmt.Errorf("eventfd: %w", err)
 	}
-	t, err := mmio.New(dev, m.mem, func() { m.signal(irq) }, m.virtioFailed(i, dev))
+	a := m.attach(i, dev)
+	t, err := mmio.New(dev, m.mem, func() { m.signal(irq) }, a.failed)
 	if err != nil {
 		return errors.Join(err, unix.Close(irq))
 	}
-	m.virtio = append(m.virtio, &attached{in: t.Instance(), irqs: []int{irq}})
+	a.in, a.irqs = t.Instance(), []int{irq}
+	m.virtio = append(m.virtio, a)
 	if err := m.vm.IRQFD(irq, deviceLines[i], 0, 0); err != nil {
 		return err
 	}
@@ -35,7 +37,7 @@ func (m *Machine) addMMIO(i int, dev virtio.Device) error {
 		}
 	}
 	return m.MMIO.Register(device.Registration{
-		Name: fmt.Sprintf("virtio%d", i), Base: base, Size: mmio.Size, IRQ: int(deviceLines[i]), Handler: t,
+		Name: a.name, Base: base, Size: mmio.Size, IRQ: int(deviceLines[i]), Handler: t,
 	})
 }
 

@@ -18,9 +18,7 @@ import (
 // pciDevice is a virtio device on the PCI bus: its window, its messages, its doorbells.
 type pciDevice struct {
 	*attached
-	m    *Machine
-	name string
-	t    *virtiopci.Transport
+	t *virtiopci.Transport
 
 	vectors map[int]vector // those that have been routed; used with the lock of the function's MSI-X
 
@@ -39,13 +37,13 @@ type vector struct {
 
 // addPCI puts a device into the next slot.
 func (m *Machine) addPCI(i int, dev virtio.Device) error {
-	d := &pciDevice{attached: new(attached), m: m, name: fmt.Sprintf("virtio%d", i), vectors: map[int]vector{}}
+	d := &pciDevice{attached: m.attach(i, dev), vectors: map[int]vector{}}
 	line := deviceLines[i%len(deviceLines)]
 	base := uint32(deviceBase + virtiopci.WindowSize*i)
 	t, err := virtiopci.New(dev, m.mem, virtiopci.Surroundings{
 		Base: base, Moved: d.moved, Messages: d, IRQ: byte(line),
 		Line:   func(level bool) { m.pin(line, level) },
-		Failed: m.virtioFailed(i, dev),
+		Failed: d.failed,
 	})
 	if err != nil {
 		return err
@@ -97,7 +95,7 @@ func (d *pciDevice) moved(base uint64, on bool) {
 	for q := range d.in.NumQueues() {
 		// Any length: KVM then needs not look at the instruction. Where it fails the bus rings.
 		if err := m.vm.IOEventFD(d.in.Bell(q), base+virtiopci.NotifyOffset(q), 0, 0, 0); err != nil {
-			m.events.publish(EventDevice, -1, fmt.Sprintf("%s: the doorbell of queue %d is slow: %v", d.name, q, err))
+			d.tell(fmt.Sprintf("the doorbell of queue %d is slow: %v", q, err))
 		}
 	}
 }
@@ -117,7 +115,7 @@ func (d *pciDevice) disconnect() {
 // Route implements pci.Messages.
 func (d *pciDevice) Route(i int, address uint64, data uint32) {
 	if err := d.route(i, address, data); err != nil {
-		d.m.events.publish(EventDevice, -1, fmt.Sprintf("%s: MSI-X vector %d is silent: %v", d.name, i, err))
+		d.tell(fmt.Sprintf("MSI-X vector %d is silent: %v", i, err))
 	}
 }
 
