@@ -295,10 +295,11 @@ func TestGetID(t *testing.T) {
 func TestDiscardAndZeroes(t *testing.T) {
 	disk := newMemDisk(64 * sector)
 	r := newRig(t, Config{Disk: disk}, virtiotest.Options{})
-	var ops []string
-	disk.before = func(op string, off int64) { ops = append(ops, op) }
 	r.want(statusOK, typeDiscard, 0, append(segment(1, 2, 0), segment(60, 4, 0)...), 0)
 	r.want(statusOK, typeWriteZeroes, 0, append(segment(8, 3, 0), segment(20, 1, flagUnmap)...), 0)
+	disk.mu.Lock()
+	ops := disk.ops
+	disk.mu.Unlock()
 	if got := strings.Join(ops, "; "); got != "discard; discard; zeroes; zeroes, unmap" {
 		t.Error(got)
 	}

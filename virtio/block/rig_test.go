@@ -23,6 +23,7 @@ type memDisk struct {
 	data    []byte
 	flushed []byte // data at the last Flush
 	fail    error
+	ops     []string
 	before  func(op string, off int64) // called without mu
 }
 
@@ -41,6 +42,7 @@ func (d *memDisk) op(name string, off int64, f func()) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.ops = append(d.ops, name)
 	if d.fail != nil {
 		return d.fail
 	}
