@@ -74,9 +74,10 @@ type Info struct {
 
 // Balloon is a memory balloon, in bytes.
 type Balloon struct {
-	Target uint64            `json:"target_bytes"`    // what the guest is asked to give up
-	Actual uint64            `json:"actual_bytes"`    // what it has given up
-	Stats  map[string]uint64 `json:"stats,omitempty"` // what the guest says of its memory
+	Target   uint64            `json:"target_bytes"`    // what the guest is asked to give up
+	Actual   uint64            `json:"actual_bytes"`    // what it has given up
+	Reported uint64            `json:"reported_bytes"`  // what it has reported as free, ever
+	Stats    map[string]uint64 `json:"stats,omitempty"` // what the guest says of its memory
 }
 
 // MetricKind is a Prometheus type.

@@ -64,7 +64,7 @@ func (c *consoleCmd) join(ctx context.Context, conn net.Conn) (err error) {
 		seen <- err
 	}()
 	quit := make(chan struct{})
-	if !errors.Is(err, terminal.ErrBackground) {
+	if raw != nil {
 		reader, err := terminal.NewReader(0)
 		if err != nil {
 			return err

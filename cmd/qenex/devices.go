@@ -13,27 +13,30 @@ import (
 	"github.com/qenex/qenex-kernel/blockdev"
 	"github.com/qenex/qenex-kernel/usernet"
 	"github.com/qenex/qenex-kernel/virtio"
+	"github.com/qenex/qenex-kernel/virtio/balloon"
 	"github.com/qenex/qenex-kernel/virtio/block"
+	"github.com/qenex/qenex-kernel/virtio/console"
+	"github.com/qenex/qenex-kernel/virtio/fs9p"
 	"github.com/qenex/qenex-kernel/virtio/nic"
 	"github.com/qenex/qenex-kernel/virtio/vsock"
 )
 
 // deviceFlags are those of a machine's devices, and of what becomes of it.
 type deviceFlags struct {
-	Disk      []string `placeholder:"PATH[,OPTION...]" sep:"none" help:"Disk, as /dev/vda, vdb and so on, behind that of --image; may be given several times. Options: format=raw or qcow2 (default: what the file is), ro, overlay (what is written is thrown away), overlay=FILE (it goes to FILE), serial=TEXT, cache=writeback, none or unsafe, iops=N, bps=N (limits, in requests and bytes a second). As in: data.img,serial=d1,iops=500"`
-	Publish   []string `placeholder:"[ADDR:]PORT:GUESTPORT[/udp]" sep:"none" help:"With --net user, let the host's PORT lead to the guest's; ADDR is 127.0.0.1 if not given, PORT 0 any free one. As in: 8080:80"`
-	Vsock     string   `placeholder:"PATH" help:"Socket device. A host program connects to the Unix socket PATH and writes CONNECT PORT; the guest's connections to the host's port P go to PATH_P."`
-	Share     []string `placeholder:"DIR:TAG[:ro]" sep:"none" help:"Show the host's directory DIR to the guest by 9p, with this TAG. The agent mounts it at /mnt/TAG, or at TAG if that is a path. As in: $PWD:src:ro"`
-	Balloon   bool     `help:"Memory balloon: what the guest does not use goes back to the host."`
-	RNG       bool     `name:"rng" negatable:"" default:"true" help:"Source of randomness from the host (default: on)."`
-	Console   string   `default:"serial" enum:"serial,virtio" placeholder:"KIND" help:"Console: serial (ttyS0), or virtio (hvc0), which is quicker and knows the terminal's size (default: ${default})."`
-	Transport string   `default:"auto" enum:"auto,mmio,pci" placeholder:"KIND" help:"Bus of the devices: mmio or pci (default: pci with the stock kernel of --image, else mmio)."`
-	Name      string   `placeholder:"NAME" help:"Name for qenex ps, stop, exec and others (default: one is made up)."`
-	Detach    bool     `short:"d" help:"Print the name and return when the machine is up, and let it run on. A command of --image then does not end it."`
-	Wait      string   `default:"auto" enum:"auto,start,agent" placeholder:"WHAT" help:"What --detach waits for: start (the kernel runs), agent (it answers); by default the agent if there is one."`
-	GDB       string   `name:"gdb" placeholder:"ADDR" help:"Let a debugger attach at ADDR, a TCP address or a path; the guest waits for it. As in: localhost:1234"`
-	Agent     bool     `help:"With --kernel, put QENEX's agent before the guest's own init, which must be on the disk: qenex exec and cp need it."`
-	Image     string   `placeholder:"IMAGE[,OPTION...]" help:"What the guest has as its root: an OCI layout, a docker archive, a tar, a directory, or a raw or qcow2 disk with the options of --disk. oci:, docker-archive:, tar:, dir:, raw: or qcow2: before the path says which."`
+	Disk        []string `placeholder:"PATH[,OPTION...]" sep:"none" help:"Disk, as /dev/vda, vdb and so on, behind that of --image; may be given several times. Options: format=raw or qcow2 (default: what the file is), ro, overlay (what is written is thrown away), overlay=FILE (it goes to FILE), serial=TEXT, cache=writeback, none or unsafe, iops=N, bps=N (limits, in requests and bytes a second). As in: data.img,serial=d1,iops=500"`
+	Publish     []string `placeholder:"[ADDR:]PORT:GUESTPORT[/udp]" sep:"none" help:"With --net user, let the host's PORT lead to the guest's; ADDR is 127.0.0.1 if not given, PORT 0 any free one. As in: 8080:80"`
+	Vsock       string   `placeholder:"PATH" help:"Socket device. A host program connects to the Unix socket PATH and writes CONNECT PORT; the guest's connections to the host's port P go to PATH_P."`
+	Share       []string `placeholder:"DIR:TAG[:ro]" sep:"none" help:"Show the host's directory DIR to the guest by 9p, with this TAG. The agent mounts it at /mnt/TAG, or at TAG if that is a path. As in: $PWD:src:ro"`
+	Balloon     bool     `help:"Memory balloon: what the guest does not use goes back to the host."`
+	RNG         bool     `name:"rng" negatable:"" default:"true" help:"Source of randomness from the host (default: on)."`
+	ConsoleKind string   `name:"console" default:"serial" enum:"serial,virtio" placeholder:"KIND" help:"Console: serial (ttyS0), or virtio (hvc0), which is quicker and knows the terminal's size (default: ${default})."`
+	Transport   string   `default:"auto" enum:"auto,mmio,pci" placeholder:"KIND" help:"Bus of the devices: mmio or pci (default: pci with the stock kernel of --image, else mmio)."`
+	Name        string   `placeholder:"NAME" help:"Name for qenex ps, stop, exec and others (default: one is made up)."`
+	Detach      bool     `short:"d" help:"Print the name and return when the machine is up, and let it run on. A command of --image then does not end it."`
+	Wait        string   `default:"auto" enum:"auto,start,agent" placeholder:"WHAT" help:"What --detach waits for: start (the kernel runs), agent (it answers); by default the agent if there is one."`
+	GDB         string   `name:"gdb" placeholder:"ADDR" help:"Let a debugger attach at ADDR, a TCP address or a path; the guest waits for it. As in: localhost:1234"`
+	Agent       bool     `help:"With --kernel, put QENEX's agent before the guest's own init, which must be on the disk: qenex exec and cp need it."`
+	Image       string   `placeholder:"IMAGE[,OPTION...]" help:"What the guest has as its root: an OCI layout, a docker archive, a tar, a directory, or a raw or qcow2 disk with the options of --disk. oci:, docker-archive:, tar:, dir:, raw: or qcow2: before the path says which."`
 }
 
 // devices are what a machine has, and what belongs to them.
@@ -41,10 +44,13 @@ type devices struct {
 	list    []virtio.Device
 	closers []func() error // in the order of opening
 
-	disks []diskDevice
-	nic   *nic.Device
-	net   *usernet.Port // nil: no user-mode network
-	vsock *vsock.Device // nil: none
+	disks   []diskDevice
+	nic     *nic.Device
+	net     *usernet.Port   // nil: no user-mode network
+	tap     string          // name of the interface
+	vsock   *vsock.Device   // nil: none
+	balloon *balloon.Device // nil: none
+	console *console.Device // nil: none
 
 	agent bool     // the guest has QENEX's agent
 	keep  bool     // a guest that is switched off without warning loses data that somebody wants
@@ -226,7 +232,7 @@ func (d *devices) addDisk(s diskSpec, cpus int) error {
 	path := s.Path
 	dev, err := block.New(block.Config{
 		Disk: disk, Serial: s.serial, Queues: min(cpus, block.MaxQueues), Limits: s.limits,
-		Failed: func(err error) { fmt.Fprintf(os.Stderr, "qenex: disk %s: %v\n", path, oneLine(err)) },
+		Failed: func(err error) { complain("disk %s: %s", path, oneLine(err)) },
 	})
 	if err != nil {
 		return usageError("disk %s: %w", s.Path, err)
@@ -245,7 +251,7 @@ func (c *runCmd) addNetwork(d *devices) error {
 		if len(c.Publish) > 0 {
 			return usageError("--publish: only with --net user; a guest on a TAP interface is reached at its own address")
 		}
-		return c.addTap(d, name)
+		return d.addTap(name)
 	case named:
 	case c.Net == "none":
 		if len(c.Publish) > 0 {
@@ -277,7 +283,7 @@ func (c *runCmd) addUserNet(d *devices) error {
 }
 
 func (d *devices) addCard(mac [6]byte, backend nic.Backend) error {
-	dev, err := nic.New(nic.Config{MAC: mac, Lost: func(err error) { fmt.Fprintf(os.Stderr, "qenex: the guest's network is gone: %v\n", oneLine(err)) }}, backend)
+	dev, err := nic.New(nic.Config{MAC: mac, Lost: func(err error) { complain("the guest's network is gone: %s", oneLine(err)) }}, backend)
 	if err != nil {
 		return err
 	}
@@ -328,8 +334,8 @@ func parseShare(text string, n int) (s share, err error) {
 		return s, fmt.Errorf("--share %q: write DIR:TAG or DIR:TAG:ro", text)
 	}
 	s.dir, s.tag = rest[:i], rest[i+1:]
-	if strings.ContainsAny(s.tag, " \t\n\"=,") || len(s.tag) > 256 {
-		return s, fmt.Errorf("--share %q: a tag has no spaces and at most 256 bytes", text)
+	if strings.ContainsAny(s.tag, " \t\n\"=,") || len(s.tag) > fs9p.MaxTag && !filepath.IsAbs(s.tag) {
+		return s, fmt.Errorf("--share %q: a tag has no spaces and at most %d bytes", text, fs9p.MaxTag)
 	}
 	if s.path = "/mnt/" + s.tag; filepath.IsAbs(s.tag) {
 		s.path, s.tag = filepath.Clean(s.tag), "share"+strconv.Itoa(n)

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/qenex/qenex-kernel/agent"
 	"github.com/qenex/qenex-kernel/fleet"
+	"github.com/qenex/qenex-kernel/gdbstub"
 	"github.com/qenex/qenex-kernel/vmm"
 )
 
@@ -51,10 +54,12 @@ func newGuest(dev *devices, cancel context.CancelCauseFunc) *guest {
 }
 
 // boot builds a machine, runs it to its end, or ctx's, and frees it.
-func (g *guest) boot(ctx context.Context, cfg vmm.Config, console *fleet.Console) (o vmm.Outcome, r *vmm.Report, err error) {
+func (g *guest) boot(ctx context.Context, cfg vmm.Config, console *fleet.Console, gdb string) (o vmm.Outcome, r *vmm.Report, err error) {
 	life, stop := context.WithCancel(context.Background())
 	defer stop()
-	cfg.Input = console.Input(life)
+	if g.dev.console == nil {
+		cfg.Input = console.Input(life)
+	}
 	m, err := vmm.New(cfg)
 	if err != nil {
 		return o, nil, err
@@ -67,10 +72,17 @@ func (g *guest) boot(ctx context.Context, cfg vmm.Config, console *fleet.Console
 	if err := g.listen(life); err != nil {
 		return o, nil, err
 	}
-	if err := m.Start(); err != nil {
+	events, unsubscribe := m.Subscribe(eventBuffer)
+	defer unsubscribe()
+	go watch(events)
+	if gdb == "" {
+		err = g.start(m)
+	} else {
+		err = g.debug(life, m, gdb)
+	}
+	if err != nil {
 		return o, nil, err
 	}
-	g.set(m)
 	o, err = m.Wait(ctx)
 	if ctx.Err() != nil {
 		if err := m.Stop(context.Background()); err != nil {
@@ -84,6 +96,56 @@ func (g *guest) boot(ctx context.Context, cfg vmm.Config, console *fleet.Console
 	r, err = m.Report()
 	return o, r, err
 }
+
+// eventBuffer is how many events of a machine may wait to be looked at.
+const eventBuffer = 64
+
+// watch tells of devices that the guest has broken.
+func watch(events <-chan vmm.Event) {
+	for e := range events {
+		if e.Kind == vmm.EventDevice {
+			complain("%s", e.Text)
+		}
+	}
+}
+
+// start lets the guest run.
+func (g *guest) start(m *vmm.Machine) error {
+	err := m.Start()
+	if err == nil {
+		g.set(m)
+	}
+	return err
+}
+
+// debug leaves it to gdb to let the guest run, until ctx is done.
+func (g *guest) debug(ctx context.Context, m *vmm.Machine, addr string) error {
+	network := "tcp"
+	if strings.Contains(addr, "/") {
+		network = "unix"
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		return inputError("--gdb: %w", err)
+	}
+	fmt.Fprintf(os.Stderr, "qenex: the guest waits for gdb: target remote %s\n", l.Addr())
+	go func() {
+		err := gdbstub.Serve(ctx, l, debugged{m, g}, func(err error) { complain("gdb: %s", oneLine(err)) })
+		if err != nil && ctx.Err() == nil {
+			complain("gdb: %s", oneLine(err))
+		}
+	}()
+	return nil
+}
+
+// debugged is a machine as gdb sees it.
+type debugged struct {
+	*vmm.Machine
+	g *guest
+}
+
+// Start implements gdbstub.Target.
+func (d debugged) Start() error { return d.g.start(d.Machine) }
 
 // set makes m the machine.
 func (g *guest) set(m *vmm.Machine) {
@@ -254,10 +316,7 @@ func (g *guest) Shutdown(ctx context.Context) error {
 	if g.m == nil {
 		return errBetween
 	}
-	if b, ok := any(g.m).(interface{ PowerButton() error }); ok {
-		return b.PowerButton()
-	}
-	return errors.New("it has no power button")
+	return g.m.PowerButton()
 }
 
 // Kill implements fleet.Machine.

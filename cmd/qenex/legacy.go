@@ -26,7 +26,7 @@ import (
 type legacyFlags struct {
 	Kernel   string            `placeholder:"FILE" help:"Kernel: a bzImage, or a vmlinux, also compressed (default with --image: the one that make guest made, lean on a software KVM, else stock)."`
 	Initrd   []string          `placeholder:"FILE" sep:"none" help:"Initial RAM disk; may be given several times, they are joined in order."`
-	Cmdline  string            `placeholder:"TEXT" default:"console=ttyS0 panic=-1" help:"Kernel command line (default: ${default})."`
+	Cmdline  string            `placeholder:"TEXT" default:"${cmdline}" help:"Kernel command line (default: ${default})."`
 	RawLine  bool              `name:"raw-cmdline" help:"Pass --cmdline as it is: no hints are put before it on a software KVM."`
 	CPU      string            `name:"cpu" default:"host" placeholder:"MODEL" help:"CPU model: host, baseline or a JSON file, with +name,-name to change features, as in host,-avx2 (default: ${default})."`
 	Boot     string            `default:"auto" enum:"auto,linux64,pvh,direct" placeholder:"HOW" help:"Way into the kernel: auto, linux64 (bzImage), pvh, direct (vmlinux entry, unpacked on the host)."`
@@ -37,6 +37,9 @@ type legacyFlags struct {
 	Report   string            `placeholder:"FILE" help:"Write the run report as JSON to FILE."`
 	Verbose  bool              `short:"v" help:"Print the run report for people on stderr at the end."`
 }
+
+// defaultCmdline is the kernel command line if no other is given.
+const defaultCmdline = serialConsole + " panic=-1"
 
 // hasAgent says whether the guest runs QENEX's agent.
 func (c *runCmd) hasAgent() bool { return c.Agent || c.Image != "" }
@@ -102,9 +105,6 @@ func (c *runCmd) run(up func(name string) error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, dev.close()) }()
-	cfg.Virtio = dev.list
-	cfg.Cmdline = strings.Join(append([]string{cfg.Cmdline}, dev.words...), " ")
-
 	g := newGuest(dev, cancel)
 	reg, err := c.register(g, plan)
 	if err != nil {
@@ -120,12 +120,17 @@ func (c *runCmd) run(up func(name string) error) (err error) {
 	defer g.end()
 	foreground := plan.command != nil && !c.Detach
 	defer onSignals(cancel, g, foreground)()
-	console, err := openConsole(reg.console, !c.Detach && plan.command == nil, cancel)
+	keys, err := openKeyboard(reg.console, !c.Detach && plan.command == nil, cancel)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, console.close()) }()
-	cfg.Console = reg.console
+	defer func() { err = errors.Join(err, keys.close()) }()
+	c.addConsole(dev, &cfg, reg.console)
+	cfg.Virtio, cfg.Console = dev.list, reg.console
+	cfg.Cmdline = strings.Join(append([]string{cfg.Cmdline}, dev.words...), " ")
+	if c.Transport == "pci" || c.Transport == "auto" && plan.pci {
+		cfg.Transport = vmm.PCI
+	}
 	if plan.command != nil {
 		go c.command(ctx, g, reg, plan.command)
 	}
@@ -137,7 +142,7 @@ func (c *runCmd) run(up func(name string) error) (err error) {
 		}
 	}()
 	for {
-		outcome, report, err := g.boot(ctx, cfg, reg.console)
+		outcome, report, err := g.boot(ctx, cfg, reg.console, c.GDB)
 		if err != nil {
 			return err
 		}
@@ -145,7 +150,7 @@ func (c *runCmd) run(up func(name string) error) (err error) {
 			continue
 		}
 		g.end()
-		if err := console.close(); err != nil {
+		if err := keys.close(); err != nil {
 			return err
 		}
 		report.Boots, report.TotalNS = g.Status().Boots, time.Since(started)

@@ -62,6 +62,7 @@ func run(args []string) int {
 		kong.Description(description),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
 		kong.Help(helpWithExitCodes),
+		kong.Vars{"cmdline": defaultCmdline},
 		kong.Exit(func(n int) { code = n }),
 		kong.ExplicitGroups(flagGroups),
 	)

@@ -92,6 +92,9 @@ func (c *runCmd) describe(g *guest, p *plan) fleet.Spec {
 	if p.command != nil {
 		s.Command = p.command.Args
 	}
+	if g.dev.tap != "" {
+		s.Net = "tap=" + g.dev.tap
+	}
 	if c.Vsock != "" {
 		s.Vsock, _ = filepath.Abs(c.Vsock) // it was opened by this path
 	}

@@ -10,17 +10,17 @@ import (
 	"github.com/qenex/qenex-kernel/fleet"
 )
 
-// console is the process's standard input as what is typed at a machine's console.
-type console struct {
+// keyboard is the process's standard input as what is typed at a machine's console.
+type keyboard struct {
 	raw    *terminal.Raw    // nil in the background of a terminal, and if standard input is not the console's
 	reader *terminal.Reader // nil likewise, and after close
 	cancel context.CancelFunc
 	pumped chan struct{} // closed when pump has ended
 }
 
-// openConsole makes a terminal raw and begins to read, if standard input is the console's. quit is called with errQuit when Ctrl-A x is typed.
-func openConsole(to *fleet.Console, mine bool, quit context.CancelCauseFunc) (*console, error) {
-	c := &console{pumped: make(chan struct{})}
+// openKeyboard makes a terminal raw and begins to read, if standard input is the console's. quit is called with errQuit when Ctrl-A x is typed.
+func openKeyboard(to *fleet.Console, mine bool, quit context.CancelCauseFunc) (*keyboard, error) {
+	c := &keyboard{pumped: make(chan struct{})}
 	if !mine {
 		return c, nil
 	}
@@ -48,7 +48,7 @@ func openConsole(to *fleet.Console, mine bool, quit context.CancelCauseFunc) (*c
 }
 
 // pump hands what it reads to the console. When there is no more, others may type.
-func (c *console) pump(ctx context.Context, input io.Reader, to *fleet.Console, quit context.CancelCauseFunc) {
+func (c *keyboard) pump(ctx context.Context, input io.Reader, to *fleet.Console, quit context.CancelCauseFunc) {
 	defer c.raw.Guard()
 	defer close(c.pumped)
 	defer to.Disown()
@@ -68,7 +68,7 @@ func (c *console) pump(ctx context.Context, input io.Reader, to *fleet.Console, 
 }
 
 // close ends reading and gives the terminal back. It may be called more than once.
-func (c *console) close() error {
+func (c *keyboard) close() error {
 	var errs []error
 	if c.reader != nil {
 		c.cancel()
