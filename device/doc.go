@@ -20,7 +20,7 @@
 //	0x505        pvpanic                        NewPVPanic
 //	0x5f0        boot milestones                NewMilestones
 //	0x600-0x602  ACPI sleep and reset registers NewACPIPM
-//	0xcf8-0xcfb  reset control (byte at 0xcf9)  NewResetControl
+//	0xcf8-0xcfb  reset control (byte at 0xcf9)  NewResetControl; with PCI behind device/pci, which has 0xcf8-0xcff
 //
 // Any vCPU may call any handler at any time, so every device takes its own lock.
 // Callbacks to the outside (reset, power-off, panic, milestone) run on the goroutine

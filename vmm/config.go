@@ -60,7 +60,7 @@ type Config struct {
 	CPU     cpuid.Model
 	Tables  Tables
 
-	Virtio    []virtio.Device // started by their drivers, stopped with the machine; each is in one machine at a time
+	Virtio    []virtio.Device // at most 15 with MMIO, 31 with PCI; started by their drivers, stopped with the machine
 	Transport Transport       // how the guest reaches them
 
 	Heal bool // complete instructions and arm the SYSCALL shim where KVM needs it
