@@ -109,7 +109,7 @@ type signature struct {
 // splitNote takes a signed note apart (C2SP signed-note).
 func splitNote(msg []byte) (text string, sigs []signature, err error) {
 	i := bytes.LastIndex(msg, []byte("\n\n"))
-	if i < 0 || len(msg) > 1<<20 {
+	if i < 0 || len(msg) > maxNote {
 		return "", nil, bad(BadCheckpoint, "checkpoint", "it is not a signed note")
 	}
 	text = string(msg[:i+1])

@@ -82,11 +82,27 @@ var hasher = rfc6962.DefaultHasher
 const (
 	tileWidth = 256
 	hashSize  = 32
+	maxBundle = tileWidth * (2 + 1<<16)
+	maxNote   = 1 << 20
 )
+
+// readFile reads a file of at most limit bytes: who wrote it is not trusted.
+func readFile(fsys fs.FS, name string, limit int64) ([]byte, error) {
+	f, err := fsys.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("it has more than %d bytes", limit)
+	}
+	return b, err
+}
 
 // Log checks a whole log: every record, tile, block and signature. The error is an *Error if the log is bad.
 func Log(fsys fs.FS, keys *Keys, o Options) (*Report, error) {
-	msg, err := fs.ReadFile(fsys, "checkpoint")
+	msg, err := readFile(fsys, "checkpoint", maxNote)
 	if err != nil {
 		return nil, bad(BadCheckpoint, "checkpoint", "%v", err)
 	}
@@ -160,11 +176,11 @@ func (v *verifier) run() error {
 func (v *verifier) bundle() error {
 	n, width := v.size/tileWidth, int(min(v.head.Size-v.size, tileWidth))
 	name, tile := tileName("entries", n, width), tileName("0", n, width)
-	data, err := fs.ReadFile(v.fsys, name)
+	data, err := readFile(v.fsys, name, maxBundle)
 	if err != nil {
 		return bad(BadEntries, name, "%v", err)
 	}
-	leaves, err := fs.ReadFile(v.fsys, tile)
+	leaves, err := readFile(v.fsys, tile, tileWidth*hashSize)
 	if err != nil {
 		return bad(BadTile, tile, "%v", err)
 	}
@@ -236,7 +252,7 @@ func (v *verifier) node(level int, index uint64, hash []byte) error {
 func (v *verifier) tile(level int, n uint64) error {
 	want := v.levels[level]
 	name := tileName(strconv.Itoa(level), n, len(want)/hashSize)
-	got, err := fs.ReadFile(v.fsys, name)
+	got, err := readFile(v.fsys, name, tileWidth*hashSize)
 	if err != nil {
 		return bad(BadTile, name, "%v", err)
 	}
