@@ -224,21 +224,30 @@ func (v *VCPU) WriteLinear(addr uint64, p []byte) (int, error) {
 	return v.eachLinear(addr, p, v.cfg.Memory.Write)
 }
 
-func (v *VCPU) eachLinear(addr uint64, p []byte, do func(gpa uint64, p []byte) error) (done int, err error) {
-	if err := v.quiet("access memory"); err != nil {
+// Translate returns the guest-physical address of a linear one, by the page tables of the quiet vCPU and without regard to access rights.
+func (v *VCPU) Translate(addr uint64) (uint64, error) {
+	if err := v.quiet("translate an address"); err != nil {
 		return 0, err
 	}
+	t, err := v.kvm.Translate(addr)
+	if err == nil && t.Valid == 0 {
+		err = errUnmapped
+	}
+	if err != nil {
+		return 0, fmt.Errorf("linear address %#x: %w", addr, err)
+	}
+	return t.PhysicalAddress, nil
+}
+
+func (v *VCPU) eachLinear(addr uint64, p []byte, do func(gpa uint64, p []byte) error) (done int, err error) {
 	for done < len(p) {
 		va := addr + uint64(done)
-		t, err := v.kvm.Translate(va)
-		if err == nil && t.Valid == 0 {
-			err = errUnmapped
+		gpa, err := v.Translate(va)
+		if err != nil {
+			return done, err
 		}
 		n := int(min(uint64(len(p)-done), memmap.PageSize-va%memmap.PageSize))
-		if err == nil {
-			err = do(t.PhysicalAddress, p[done:done+n])
-		}
-		if err != nil {
+		if err := do(gpa, p[done:done+n]); err != nil {
 			return done, fmt.Errorf("linear address %#x: %w", va, err)
 		}
 		done += n
