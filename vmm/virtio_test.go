@@ -196,7 +196,7 @@ func TestHostileGuests(t *testing.T) {
 	for name, transport := range map[string]Transport{"mmio": MMIO, "pci": PCI} {
 		t.Run(name, func(t *testing.T) {
 			failures := uint64(0)
-			for seed := range uint64(8) {
+			for seed := range uint64(4) {
 				r := rand.New(rand.NewPCG(seed, 0))
 				var s bareguest.Script
 				start := func() { mmioDriver(&s, deviceBase) }
@@ -205,7 +205,7 @@ func TestHostileGuests(t *testing.T) {
 				}
 				start()
 				guestRequest(&s, 1, 2)
-				for range 1500 {
+				for range 800 {
 					window := deviceBase + r.Uint32N(2)<<16&-uint32(transport)
 					switch v := r.Uint32() >> r.IntN(32); r.IntN(8) {
 					case 0:
@@ -221,7 +221,13 @@ func TestHostileGuests(t *testing.T) {
 						s.Store(guestDesc+r.Uint32N(0x40)&^3, v)
 						s.Store(guestAvail+r.Uint32N(16)&^3, v)
 					case 5:
-						s.Store(window+0x8000+r.Uint32N(48)&^3, v)
+						// A message's address and mask as it comes, its data a vector: other ways of delivery would
+						// stop or reset the guest's own processor, which is its right.
+						word := r.Uint32N(12)
+						if word%4 == 2 {
+							v &= 0xff
+						}
+						s.Store(window+0x8000+4*word, v)
 						s.Copy(guestRead, window+r.Uint32N(0x120)&^3)
 					case 6:
 						s.Out(0xcf8, 1<<31|r.Uint32N(4)<<11|r.Uint32N(0x100))
