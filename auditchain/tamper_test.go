@@ -304,6 +304,23 @@ func TestTamper(t *testing.T) {
 		{"a block dropped", edit("blocks", func(b []byte) []byte { return slices.Delete(b, blockSize, 2*blockSize) }), verify.BlockChain},
 		{"the last block dropped", edit("blocks", cut(blockSize)), verify.BlockChain},
 		{"all blocks dropped", tampered(func(_ *testing.T, m fstest.MapFS) { delete(m, "blocks") }), verify.BlockChain},
+		{"all blocks and their records dropped, rewritten tree", func(t *testing.T, m fstest.MapFS, o *verify.Options) {
+			var all [][]byte
+			for _, name := range slices.Sorted(maps.Keys(m)) {
+				if strings.HasPrefix(name, "tile/entries/") {
+					all = append(all, bundleOf(t, m[name].Data)...)
+					delete(m, name)
+				}
+			}
+			delete(m, "blocks")
+			all = slices.DeleteFunc(all, func(e []byte) bool { return Kind(e[1]) == Block })
+			for n := 0; n*tileWidth < len(all); n++ {
+				e := all[n*tileWidth : min(len(all), (n+1)*tileWidth)]
+				m[tilePath(entriesLevel, uint64(n), len(e))] = &fstest.MapFile{Data: joinBundle(e)}
+			}
+			o.Unsealed = 500
+			rewritten(t, m, o)
+		}, verify.BadBlock},
 
 		// Reorder.
 		{"two records swapped", bundle(full, func(e [][]byte) [][]byte { return swap(e, 3, 4) }), verify.BadTile},
@@ -396,6 +413,7 @@ func TestTamper(t *testing.T) {
 		{"nothing", func(_ *testing.T, _ fstest.MapFS, o *verify.Options) {
 			*o = h.anchor[last]
 			o.Trusted = [][]byte{h.states[0]["checkpoint"].Data, h.states[last]["checkpoint"].Data}
+			o.Unsealed = 500
 		}, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {

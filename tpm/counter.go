@@ -30,7 +30,8 @@ const (
 )
 
 // NewAnchor opens the anchor with that number, or makes it if there is none. The secret, 16 to 32 bytes, is kept by who writes the log,
-// best derived from its key. If m is not nil, every root is measured into PCR 14 as well.
+// best derived from its key. If m is not nil, every root is measured into PCR 14
+// as well, as long as the event log has room.
 func (t *TPM) NewAnchor(number uint8, secret []byte, m *Measurements) (*Anchor, error) {
 	a := &Anchor{t: t, m: m, secret: secret}
 	if err := a.open(tpm2.TPMHandle(counterBase + 2*uint32(number))); err != nil {
@@ -188,7 +189,10 @@ func (a *Anchor) Extend(blocks uint64, hash, root [32]byte) error {
 		err = a.increment()
 	}
 	if err == nil && a.m != nil {
-		err = a.m.Digest(AuditRoot, fmt.Sprintf("%d:%s", blocks-1, hex.EncodeToString(hash[:])), root)
+		// When the event log is full, after about 150,000 blocks, the NV memory goes on alone.
+		if err = a.m.Digest(AuditRoot, fmt.Sprintf("%d:%s", blocks-1, hex.EncodeToString(hash[:])), root); errors.Is(err, ErrLogFull) {
+			err = nil
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("tpm: anchor block %d: %w", blocks-1, err)

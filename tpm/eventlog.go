@@ -15,7 +15,7 @@ const (
 	evNoAction = 0x3 // not measured
 	evIPL      = 0xd // measured: the event's text
 	specID     = "Spec ID Event03\x00"
-	maxLogSize = 1 << 20
+	maxLogSize = 64 << 20
 	maxEvent   = 4096
 )
 

@@ -3,6 +3,7 @@ package tpm
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -53,11 +54,23 @@ type Measurements struct {
 	measuring time.Duration
 }
 
-// Measure begins to measure. A TPM of our own must have been reset, as it is after StartSoftware; the host's has its PCR 23 reset.
+// ErrLogFull is found in the error when the event log has grown to 64 MiB.
+var ErrLogFull = errors.New("the event log is full")
+
+// Measure begins to measure. In a TPM of our own it can be done once after StartSoftware; the host's has its PCR 23 reset.
 func (t *TPM) Measure() (*Measurements, error) {
 	if !t.Software() {
 		if _, err := (tpm2.PCRReset{PCRHandle: pcrHandle(sharedPCR)}).Execute(t.conn); err != nil {
 			return nil, fmt.Errorf("tpm: reset PCR %d: %w", sharedPCR, err)
+		}
+	}
+	pcrs, err := t.PCRs(t.pcrsUsed()...)
+	if err != nil {
+		return nil, err
+	}
+	for pcr, value := range pcrs {
+		if value != [32]byte{} {
+			return nil, fmt.Errorf("tpm: measure: PCR %d was extended before: the TPM must be reset first", pcr)
 		}
 	}
 	return &Measurements{t: t, log: logHeader(t.banks)}, nil
@@ -116,7 +129,7 @@ func (m *Measurements) Digest(what What, name string, digest [32]byte) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.log)+maxEvent > maxLogSize {
-		return fmt.Errorf("tpm: measure %s %s: the event log is full", what, name)
+		return fmt.Errorf("tpm: measure %s %s: %w", what, name, ErrLogFull)
 	}
 	begin := time.Now()
 	if _, err := (tpm2.PCRExtend{PCRHandle: pcrHandle(pcr), Digests: tpm2.TPMLDigestValues{Digests: list}}).Execute(m.t.conn); err != nil {

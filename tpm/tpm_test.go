@@ -317,7 +317,7 @@ func TestTamper(t *testing.T) {
 		_, err = Verify(&forged, []byte("the next nonce"), policy)
 		expect(t, err, BadNonce)
 	})
-	t.Run("nothing measured, a log without SHA-256", func(t *testing.T) {
+	t.Run("nothing measured and a log without SHA-256", func(t *testing.T) {
 		fresh := start(t, t.TempDir())
 		defer stop(t, fresh)
 		m, err := fresh.Measure()
@@ -378,6 +378,18 @@ func TestMeasureRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer func() {
+		if err := m.Bytes(Kernel, "vmlinuz", nil); err != nil {
+			t.Error(err)
+		}
+		if _, err := d.Measure(); err == nil {
+			t.Error("a second log was begun, which could not explain the PCRs")
+		}
+		m.log = make([]byte, maxLogSize)
+		if err := m.Bytes(Kernel, "vmlinuz", nil); !errors.Is(err, ErrLogFull) {
+			t.Error(err)
+		}
+	}()
 	for _, name := range []string{"", "a b", "a\nb", strings.Repeat("a", 5000)} {
 		if err := m.Digest(Kernel, name, [32]byte{}); err == nil {
 			t.Errorf("the name %q was taken", name)
@@ -568,7 +580,11 @@ func TestAuditAnchor(t *testing.T) {
 	t.Run("interrupted", func(t *testing.T) {
 		d := start(t, copyDir(t, tpmDir))
 		defer stop(t, d)
-		a, err := d.NewAnchor(1, secret, nil)
+		m, err := d.Measure()
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := d.NewAnchor(1, secret, m)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -582,6 +598,11 @@ func TestAuditAnchor(t *testing.T) {
 		if n, h, err := a.Last(); err != nil || n != blocks+1 || h != [32]byte{1} {
 			t.Errorf("%d %x, %v", n, h, err)
 		}
+		m.log = make([]byte, maxLogSize) // a full log does not stop the audit
+		if err := a.Extend(blocks+2, [32]byte{1}, [32]byte{}); err != nil {
+			t.Error(err)
+		}
+		blocks++
 		if err := a.Extend(blocks+5, [32]byte{}, [32]byte{}); err == nil {
 			t.Error("a block was left out")
 		}
@@ -668,11 +689,7 @@ func BenchmarkMeasure(b *testing.B) {
 	kernel := make([]byte, 16<<20)
 	n := 0
 	for b.Loop() {
-		if n++; n%1000 == 0 { // the log is bounded
-			if m, err = d.Measure(); err != nil {
-				b.Fatal(err)
-			}
-		}
+		n++
 		if err := m.Bytes(Kernel, "vmlinuz", kernel); err != nil {
 			b.Fatal(err)
 		}

@@ -58,6 +58,7 @@ type Options struct {
 	Anchored   uint64   // how many blocks the anchor counts: the log must have so many
 	AnchorHash [32]byte // and the last of them must have this hash
 	Difficulty int      // every block's proof of work must be at least that good
+	Unsealed   uint64   // at most so many records may be in no block, and so without an ML-DSA-44 signature; 0 for any number
 }
 
 // Report is what a good log holds.
@@ -328,6 +329,9 @@ func (v *verifier) finish() error {
 	}
 	if v.last != nil {
 		return bad(Rollback, fmt.Sprintf("block %d", v.last.height), "it has %d records, the checkpoint only %d", v.last.end, v.head.Size)
+	}
+	if n := v.head.Size - v.report.Sealed; v.opts.Unsealed > 0 && n > v.opts.Unsealed {
+		return bad(BadBlock, "blocks", "the last %d records are in none", n)
 	}
 	if len(v.unnamed) > 1 {
 		return bad(BadBlock, fmt.Sprintf("block %d", v.named), "no record names it")

@@ -1,7 +1,7 @@
 // Command auditverify checks an audit log from its files and its public key, and nothing else of QENEX: who was given both needs no
 // more. It prints what the log holds, or says what is wrong with it and exits with 1.
 //
-// usage: auditverify [-trusted CHECKPOINT]... [-anchored BLOCKS:HASH] [-difficulty BITS] PUBLIC-KEY LOG
+// usage: auditverify [-trusted CHECKPOINT]... [-anchored BLOCKS:HASH] [-difficulty BITS] [-unsealed NUMBER] PUBLIC-KEY LOG
 package main
 
 import (
@@ -36,6 +36,7 @@ func main() {
 		return nil
 	})
 	flag.IntVar(&o.Difficulty, "difficulty", 0, "leading zero `BITS` that every block's hash must have")
+	flag.Uint64Var(&o.Unsealed, "unsealed", 0, "at most that `NUMBER` of records may be in no block; 0 for any number")
 	flag.Usage = func() {
 		fmt.Fprintln(flag.CommandLine.Output(), "usage: auditverify [flags] PUBLIC-KEY LOG")
 		flag.PrintDefaults()
