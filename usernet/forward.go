@@ -61,12 +61,12 @@ func (g *Gateway) listen() error {
 
 // atGuest is a port of the guest, as the stack has it.
 func atGuest(port uint16) tcpip.FullAddress {
-	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(Guest.As4()), Port: port}
+	return tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4(Guest.As4()), Port: port}
 }
 
 // atRouter is where forwarded flows come from.
 func atRouter() tcpip.FullAddress {
-	return tcpip.FullAddress{NIC: nic, Addr: tcpip.AddrFrom4(Router.As4())}
+	return tcpip.FullAddress{NIC: nicID, Addr: tcpip.AddrFrom4(Router.As4())}
 }
 
 // acceptAll connects those who connect to l with the guest, until l is closed.

@@ -124,12 +124,12 @@ func (g *Gateway) open(config Config, l *link) error {
 	return err
 }
 
-// nic is the number of the only interface.
-const nic = 1
+// nicID is the number of the only interface.
+const nicID = 1
 
 // configure brings the interface up and puts the forwarders in.
 func (g *Gateway) configure() error {
-	if err := g.stack.CreateNIC(nic, ethernet.New(g.link)); err != nil {
+	if err := g.stack.CreateNIC(nicID, ethernet.New(g.link)); err != nil {
 		return fmt.Errorf("usernet: making the interface: %s", err)
 	}
 	for _, a := range []netip.Addr{Router, DNS} {
@@ -137,18 +137,18 @@ func (g *Gateway) configure() error {
 			Protocol:          ipv4.ProtocolNumber,
 			AddressWithPrefix: tcpip.AddressWithPrefix{Address: tcpip.AddrFrom4(a.As4()), PrefixLen: Subnet.Bits()},
 		}
-		if err := g.stack.AddProtocolAddress(nic, pa, stack.AddressProperties{}); err != nil {
+		if err := g.stack.AddProtocolAddress(nicID, pa, stack.AddressProperties{}); err != nil {
 			return fmt.Errorf("usernet: setting address %v: %s", a, err)
 		}
 	}
 	// Every address of the world is answered for, and answered from.
-	if err := g.stack.SetPromiscuousMode(nic, true); err != nil {
+	if err := g.stack.SetPromiscuousMode(nicID, true); err != nil {
 		return fmt.Errorf("usernet: taking all packets: %s", err)
 	}
-	if err := g.stack.SetSpoofing(nic, true); err != nil {
+	if err := g.stack.SetSpoofing(nicID, true); err != nil {
 		return fmt.Errorf("usernet: answering for all addresses: %s", err)
 	}
-	g.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nic}})
+	g.stack.SetRouteTable([]tcpip.Route{{Destination: header.IPv4EmptySubnet, NIC: nicID}})
 	sack := tcpip.TCPSACKEnabled(true)
 	if err := g.stack.SetTransportProtocolOption(tcp.ProtocolNumber, &sack); err != nil {
 		return fmt.Errorf("usernet: setting up TCP: %s", err)

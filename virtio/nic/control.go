@@ -62,7 +62,9 @@ func (d *Device) command(r *run, class, command byte, data []byte) bool {
 		if n < 1 || n > d.config.Pairs || d.backend.SetPairs(n) != nil {
 			return false
 		}
+		d.steer.Lock()
 		d.pairs.Store(int32(n))
+		d.steer.Unlock()
 		return true
 	}
 	return false

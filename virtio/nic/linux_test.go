@@ -138,10 +138,6 @@ func TestLinux(t *testing.T) {
 	if s.SentDropped+s.ReceivedDropped+port.Dropped() != 0 {
 		t.Errorf("frames were dropped: %+v, %d in the network", s, port.Dropped())
 	}
-	// Both directions carried more than an MTU in a frame.
-	if s.SentBytes/s.Sent < 1600 && s.ReceivedBytes/s.Received < 1600 {
-		t.Errorf("no offload: %+v", s)
-	}
 	if t.Failed() {
 		t.Logf("console:\n%s", out)
 	}

@@ -85,6 +85,7 @@ type Device struct {
 	sent, received, sentBytes, receivedBytes, sentDropped, receivedDropped atomic.Uint64
 
 	pairs atomic.Int32 // in use
+	steer sync.RWMutex // read-locked while a frame goes to a receive queue, locked while pairs changes
 	down  atomic.Bool  // the backend is lost
 
 	mu  sync.Mutex
@@ -110,6 +111,9 @@ func New(config Config, backend Backend) (*Device, error) {
 	}
 	if config.MAC[0]&1 != 0 || config.MAC == [6]byte{} {
 		return nil, fmt.Errorf("virtio/nic: the MAC address % x is no card's", config.MAC)
+	}
+	if mtu := backend.MTU(); mtu < 68 || mtu > 65535 {
+		return nil, fmt.Errorf("virtio/nic: an MTU of %d bytes; 68 to 65535 are possible (virtio 1.2, 5.1.4.1)", mtu)
 	}
 	return &Device{config: config, backend: backend, mac: config.MAC}, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -153,6 +154,13 @@ func pattern(n int) []byte {
 }
 
 func TestNewRefuses(t *testing.T) {
+	for _, mtu := range []int{67, 65536} {
+		w := newWire()
+		w.mtu = mtu
+		if _, err := New(Config{MAC: mac}, w); err == nil {
+			t.Errorf("an MTU of %d is taken", mtu)
+		}
+	}
 	for name, c := range map[string]Config{
 		"too many pairs":    {MAC: mac, Pairs: 5},
 		"fewer than none":   {MAC: mac, Pairs: -1},
@@ -408,6 +416,35 @@ func TestReceiveMTU(t *testing.T) {
 	}
 }
 
+// TestReceiveFlags: what was not negotiated is not in the header (5.1.6.4.1).
+func TestReceiveFlags(t *testing.T) {
+	for _, c := range []struct {
+		refuse uint64
+		in     vnethdr.Header
+		flags  byte
+		drop   bool
+	}{
+		{0, vnethdr.Header{Flags: vnethdr.DataValid}, vnethdr.DataValid, false},
+		{featureGuestCsum | featureGuestTSO4 | featureGuestTSO6, vnethdr.Header{Flags: vnethdr.DataValid}, 0, false},
+		{featureGuestTSO4, vnethdr.Header{Flags: 1, GSO: vnethdr.GSOTCPv6, GSOSize: 100}, 1, false},
+		{featureGuestTSO4, vnethdr.Header{Flags: 1, GSO: vnethdr.GSOTCPv4, GSOSize: 100}, 0, true},
+		{featureGuestTSO6, vnethdr.Header{Flags: 1, GSO: vnethdr.GSOTCPv6, GSOSize: 100}, 0, true},
+		{0, vnethdr.Header{Flags: 1, GSO: 3, GSOSize: 100}, 0, true},
+	} {
+		w := newWire()
+		dev := newDevice(t, w, 1)
+		d := virtiotest.NewWith(t, dev, memory, virtiotest.Options{Refuse: c.refuse})
+		p := d.Post(0, nil, 1, 300)
+		w.toGuest[0] <- append(header(c.in), pattern(200)...)
+		if c.drop {
+			w.toGuest[0] <- append(header(vnethdr.Header{}), 1)
+		}
+		if u := p.Wait(); u.Bytes()[0] != c.flags || (u.Len == 13) != c.drop || (dev.Stats().ReceivedDropped == 1) != c.drop {
+			t.Errorf("%+v: %d bytes, flags %d, %+v", c, u.Len, u.Bytes()[0], dev.Stats())
+		}
+	}
+}
+
 // TestReceiveNoHeader: a buffer without room for a header breaks the protocol (5.1.6.3.1).
 func TestReceiveNoHeader(t *testing.T) {
 	d := virtiotest.New(t, newDevice(t, newWire(), 1), memory)
@@ -530,7 +567,12 @@ func TestPairs(t *testing.T) {
 	}
 	set(2)
 	send(2)
-	if s := dev.Stats(); s.SentDropped != 2 || s.Sent != 4 {
+	d.Post(4, nil, 200)
+	w.toGuest[2] <- append(header(vnethdr.Header{}), 1)
+	for dev.Stats().ReceivedDropped == 0 {
+		runtime.Gosched()
+	}
+	if s := dev.Stats(); s.SentDropped != 2 || s.Sent != 4 || s.Received != 4 {
 		t.Fatalf("%+v", s)
 	}
 }

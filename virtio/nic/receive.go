@@ -23,6 +23,7 @@ type receiver struct {
 	r     *run
 	merge bool // frames may take several chains
 	need  int  // bytes of the largest frame, with its header
+	give  vnethdr.Offloads
 
 	window []*virtio.Chain // to be filled, in order
 	room   int             // bytes in them
@@ -32,7 +33,7 @@ type receiver struct {
 }
 
 func newReceiver(d *Device, r *run, q *virtio.Queue, pair int, give vnethdr.Offloads) *receiver {
-	x := &receiver{d: d, q: q, pair: pair, r: r, merge: r.features&featureMrgRxbuf != 0}
+	x := &receiver{d: d, q: q, pair: pair, r: r, give: give, merge: r.features&featureMrgRxbuf != 0}
 	x.need = vnethdr.Size + etherHeader + d.backend.MTU()
 	if give&(vnethdr.TSO4|vnethdr.TSO6) != 0 {
 		x.need = vnethdr.Size + vnethdr.MaxFrame
@@ -118,10 +119,7 @@ func (x *receiver) put(n int) error {
 	for _, v := range x.views[:len(x.views)-1] {
 		direct += len(v)
 	}
-	switch {
-	case n < vnethdr.Size, n > x.need, !x.merge && n > x.room,
-		// Larger than the MTU, which is for segments only (virtio 1.2, 5.1.4.1).
-		n > vnethdr.Size+etherHeader+x.d.backend.MTU() && x.headerByte(1) == vnethdr.GSONone:
+	if n < vnethdr.Size || n > x.need || !x.merge && n > x.room || !x.fits(n) {
 		x.d.receivedDropped.Add(1)
 		return nil
 	}
@@ -139,6 +137,19 @@ func (x *receiver) put(n int) error {
 			return err
 		}
 	}
+	if n > direct {
+		x.write(direct, x.spill[:n-direct])
+	}
+	if x.give&vnethdr.Csum == 0 {
+		x.write(0, []byte{0}) // flags (virtio 1.2, 5.1.6.4.1)
+	}
+	// The driver may not get frames on a queue any more once it knows that this is so (5.1.6.5.6.1).
+	x.d.steer.RLock()
+	defer x.d.steer.RUnlock()
+	if x.pair >= int(x.d.pairs.Load()) {
+		x.d.receivedDropped.Add(1)
+		return nil
+	}
 	x.done = x.done[:0]
 	for left := n; left > 0; {
 		c := x.window[len(x.done)]
@@ -146,9 +157,6 @@ func (x *receiver) put(n int) error {
 		x.done = append(x.done, uint32(k))
 		left -= k
 		x.room -= int(c.WriteLen())
-	}
-	if n > direct {
-		x.write(direct, x.spill[:n-direct])
 	}
 	var count [2]byte
 	binary.LittleEndian.PutUint16(count[:], uint16(len(x.done)))
@@ -162,6 +170,20 @@ func (x *receiver) put(n int) error {
 	x.d.received.Add(1)
 	x.d.receivedBytes.Add(uint64(n - vnethdr.Size))
 	return nil
+}
+
+// fits says whether the driver may get a frame of n bytes of the kind that its header says: only what is to be segmented is larger than the
+// MTU (virtio 1.2, 5.1.4.1), and that has to be negotiated (5.1.6.4.1).
+func (x *receiver) fits(n int) bool {
+	switch x.gso() {
+	case vnethdr.GSONone:
+		return n <= vnethdr.Size+etherHeader+x.d.backend.MTU()
+	case vnethdr.GSOTCPv4:
+		return x.give&vnethdr.TSO4 != 0
+	case vnethdr.GSOTCPv6:
+		return x.give&vnethdr.TSO6 != 0
+	}
+	return false
 }
 
 // write writes to the window, from byte off on.
@@ -184,13 +206,14 @@ func (x *receiver) write(off int, b []byte) {
 	}
 }
 
-// headerByte reads a byte of the header in the first chain; the driver may have changed it.
-func (x *receiver) headerByte(off int) byte {
+// gso reads gso_type in the first chain; the driver may have changed it.
+func (x *receiver) gso() byte {
+	off := 1
 	for _, v := range x.window[0].Writable() {
 		if off < len(v) {
 			return v[off]
 		}
 		off -= len(v)
 	}
-	return 0
+	return vnethdr.GSONone
 }
