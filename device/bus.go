@@ -43,22 +43,13 @@ func (l IRQLine) set(level bool) {
 	}
 }
 
-// Doorbell describes a write inside a device's range that needs no answer, so that
-// the vmm can carry it over an ioeventfd instead of through the bus.
-type Doorbell struct {
-	Off   uint64  // from the range's base, in bytes
-	Len   int     // 1, 2, 4 or 8 bytes; 0 is any length
-	Match *uint64 // only this value rings; nil is any value
-}
-
 // Registration is a device's place on a bus.
 type Registration struct {
-	Name      string // for errors and the run report
-	Base      uint64 // first address
-	Size      uint64 // in bytes, at least 1
-	IRQ       int    // interrupt line (GSI) number, -1 for none
-	Doorbells []Doorbell
-	Handler   Handler
+	Name    string // for errors and the run report
+	Base    uint64 // first address
+	Size    uint64 // in bytes, at least 1
+	IRQ     int    // interrupt line (GSI) number, -1 for none
+	Handler Handler
 }
 
 // last is the range's last address.
@@ -111,8 +102,7 @@ func newBus(space string, last uint64) *Bus {
 }
 
 // Register adds devices, all or none of them. It fails with ErrRange for an empty
-// range, one that leaves the address space, a nil handler or a doorbell outside its
-// range, and with ErrOverlap if an address is taken.
+// range, one that leaves the address space and a nil handler, and with ErrOverlap if an address is taken.
 func (b *Bus) Register(regs ...Registration) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -126,7 +116,6 @@ func (b *Bus) Register(regs ...Registration) error {
 			return fmt.Errorf("device: %s bus: cannot register %v: %w by %v; choose another base",
 				b.space, &r, ErrOverlap, &devs[i].Registration)
 		}
-		r.Doorbells = slices.Clone(r.Doorbells)
 		devs = slices.Insert(devs, i, &entry{Registration: r})
 	}
 	b.devs.Store(&devs)
@@ -141,23 +130,6 @@ func (b *Bus) check(r *Registration) error {
 		return fmt.Errorf("%w: base %#x size %#x leaves the space, whose last address is %#x", ErrRange, r.Base, r.Size, b.last)
 	case r.Handler == nil:
 		return fmt.Errorf("%w: base %#x has no handler", ErrRange, r.Base)
-	}
-	for _, d := range r.Doorbells {
-		switch d.Len {
-		case 1, 2, 4, 8:
-		case 0:
-			if d.Match != nil {
-				return fmt.Errorf("%w: doorbell at offset %#x matches a value but has no length", ErrRange, d.Off)
-			}
-		default:
-			return fmt.Errorf("%w: doorbell at offset %#x has length %d, not 0, 1, 2, 4 or 8", ErrRange, d.Off, d.Len)
-		}
-		if d.Off >= r.Size || uint64(d.Len) > r.Size-d.Off {
-			return fmt.Errorf("%w: doorbell at offset %#x length %d is outside size %#x", ErrRange, d.Off, d.Len, r.Size)
-		}
-		if d.Match != nil && d.Len < 8 && *d.Match>>(8*d.Len) != 0 {
-			return fmt.Errorf("%w: doorbell value %#x does not fit %d bytes", ErrRange, *d.Match, d.Len)
-		}
 	}
 	return nil
 }
@@ -184,7 +156,6 @@ func (b *Bus) List() []Entry {
 	list := make([]Entry, len(devs))
 	for i, e := range devs {
 		list[i] = Entry{Registration: e.Registration, Reads: e.reads.Load(), Writes: e.writes.Load()}
-		list[i].Doorbells = slices.Clone(e.Doorbells)
 	}
 	return list
 }

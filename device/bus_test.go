@@ -33,15 +33,13 @@ func (r *recorder) note(format string, a ...any) {
 	r.log = append(r.log, fmt.Sprintf(format, a...))
 }
 
-func u64(v uint64) *uint64 { return &v }
-
 func TestRegister(t *testing.T) {
 	const maxPhys = 1 << 52
 	h := &recorder{}
 	port := func() *device.Bus { return device.NewPortBus() }
 	mmio := func() *device.Bus { return device.NewMMIOBus() }
-	r := func(base, size uint64, bells ...device.Doorbell) device.Registration {
-		return device.Registration{Name: "x", Base: base, Size: size, IRQ: -1, Doorbells: bells, Handler: h}
+	r := func(base, size uint64) device.Registration {
+		return device.Registration{Name: "x", Base: base, Size: size, IRQ: -1, Handler: h}
 	}
 	for _, c := range []struct {
 		name string
@@ -65,14 +63,6 @@ func TestRegister(t *testing.T) {
 		{"overlaps the start", port, []device.Registration{r(0x10, 8), r(0x9, 8)}, device.ErrOverlap},
 		{"inside", port, []device.Registration{r(0x10, 8), r(0x12, 1)}, device.ErrOverlap},
 		{"around", port, []device.Registration{r(0x10, 8), r(0, 0x100)}, device.ErrOverlap},
-		{"doorbell", mmio, []device.Registration{r(0, 0x100, device.Doorbell{Off: 0x50, Len: 4, Match: u64(1)})}, nil},
-		{"doorbell of any length", mmio, []device.Registration{r(0, 0x100, device.Doorbell{Off: 0xff})}, nil},
-		{"doorbell outside", mmio, []device.Registration{r(0, 0x100, device.Doorbell{Off: 0xfe, Len: 4})}, device.ErrRange},
-		{"doorbell far outside", mmio, []device.Registration{r(0, 0x100, device.Doorbell{Off: math.MaxUint64, Len: 8})}, device.ErrRange},
-		{"doorbell of three bytes", mmio, []device.Registration{r(0, 0x100, device.Doorbell{Len: 3})}, device.ErrRange},
-		{"doorbell of no length with a value", mmio, []device.Registration{r(0, 0x100, device.Doorbell{Match: u64(1)})}, device.ErrRange},
-		{"doorbell value too wide", mmio, []device.Registration{r(0, 0x100, device.Doorbell{Len: 2, Match: u64(0x10000)})}, device.ErrRange},
-		{"doorbell value of 8 bytes", mmio, []device.Registration{r(0, 0x100, device.Doorbell{Len: 8, Match: u64(math.MaxUint64)})}, nil},
 		{"no handler", port, []device.Registration{{Name: "x", Size: 1}}, device.ErrRange},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -168,7 +158,7 @@ func TestUnregisterAndList(t *testing.T) {
 	for i := range uint64(8) {
 		if err := b.Register(device.Registration{
 			Name: fmt.Sprint("virtio", i), Base: 0xd0000000 + (7-i)*0x1000, Size: 0x1000, IRQ: int(5 + i),
-			Doorbells: []device.Doorbell{{Off: 0x50, Len: 4}}, Handler: &recorder{},
+			Handler: &recorder{},
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +168,7 @@ func TestUnregisterAndList(t *testing.T) {
 	b.Write(0xd0002000, p[:])
 	b.Write(0xd0002ffe, p[:])
 	l := b.List()
-	if len(l) != 8 || l[2].Name != "virtio5" || l[2].IRQ != 10 || l[2].Doorbells[0].Off != 0x50 {
+	if len(l) != 8 || l[2].Name != "virtio5" || l[2].IRQ != 10 {
 		t.Fatalf("list %+v", l)
 	}
 	if l[2].Reads != 1 || l[2].Writes != 2 || l[3].Writes != 1 {

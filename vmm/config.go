@@ -60,7 +60,7 @@ type Config struct {
 	CPU     cpuid.Model
 	Tables  Tables
 
-	Virtio    []virtio.Device // at most 15 with MMIO, 31 with PCI; started by their drivers, stopped with the machine
+	Virtio    []virtio.Device // at most 15 with MMIO, 31 with PCI; started by their drivers, stopped with the machine, in one machine at a time
 	Transport Transport       // how the guest reaches them
 
 	Heal bool // complete instructions and arm the SYSCALL shim where KVM needs it
