@@ -118,12 +118,27 @@ func bootGuest(t *testing.T, cfg vmm.Config) *guest {
 	return g
 }
 
-// off has the guest switch itself off.
+// off has the agent switch the guest off.
 func (g *guest) off(t *testing.T) {
 	t.Helper()
 	if err := g.Shutdown(g.ctx, false, time.Second); err != nil {
 		t.Fatal(err)
 	}
+	g.ends(t)
+}
+
+// press presses the power button.
+func (g *guest) press(t *testing.T) {
+	t.Helper()
+	if err := g.machine.PowerButton(); err != nil {
+		t.Fatal(err)
+	}
+	g.ends(t)
+}
+
+// ends waits until the guest has switched itself off.
+func (g *guest) ends(t *testing.T) {
+	t.Helper()
 	if o, err := g.machine.Wait(g.ctx); err != nil || o.Cause != vmm.PowerOff {
 		t.Errorf("the machine ended with %+v, %v", o, err)
 	}
@@ -241,7 +256,7 @@ func TestWork(t *testing.T) {
 		Cmdline: "qenex.root=/dev/vda qenex.overlay=tmpfs qenex.hold", Virtio: []virtio.Device{root, card(t)},
 	})
 	workOn(t, g)
-	g.off(t)
+	g.press(t)
 	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the disk under an overlay has changed, %v", err)
 	}
@@ -291,7 +306,7 @@ func TestStockKernel(t *testing.T) {
 				Cmdline: "qenex.root=/dev/vda qenex.overlay=tmpfs qenex.hold", Virtio: []virtio.Device{root, card(t)}, Transport: transport,
 			})
 			workOn(t, g)
-			g.off(t)
+			g.press(t)
 		})
 	}
 }
@@ -365,6 +380,9 @@ func workOn(t *testing.T, g *guest) {
 	}
 	if err := errors.Join(g.SyncTime(g.ctx), g.Reseed(g.ctx)); err != nil {
 		t.Error(err)
+	}
+	if got := g.run(t, "", "kill -HUP 1; kill -SEGV 1; busybox head -n 1 /etc/hosts"); got != "127.0.0.1\tlocalhost\n" { // init stays
+		t.Errorf("/etc/hosts begins with %q", got)
 	}
 	if now := strings.TrimSpace(g.run(t, "", "busybox date +%Y")); now != strconv.Itoa(time.Now().Year()) {
 		t.Errorf("the guest's year is %s", now)

@@ -77,6 +77,7 @@ func run(c commandLine, fault string) {
 	if os.Getpid() == 1 {
 		fmt.Println("QENEX: user space")
 		putPort(milestones, userSpace)
+		go protected("signals", s.takeSignals)
 	}
 	go protected("network", s.network.boot)
 	if c.agentPort != 0 {

@@ -61,6 +61,7 @@ func (n *network) apply(want wire.NetworkMessage) (wire.NetworkMessage, error) {
 		return wire.NetworkMessage{}, err
 	}
 	defer nl.close()
+	report("/etc/hosts", setHosts())
 	if index, err := indexOf("lo"); err == nil {
 		report("loopback", nl.up(index))
 	}
@@ -130,6 +131,18 @@ func setDNS(server string) error {
 		return err
 	}
 	return os.WriteFile(resolvConf, []byte("nameserver "+server+"\n"), 0o644)
+}
+
+// setHosts gives a root that has no /etc/hosts one that knows localhost. Where a root has its own init, the file is its own affair.
+func setHosts() error {
+	const name = "/etc/hosts"
+	if st, err := os.Stat(name); os.Getpid() != 1 || err == nil && st.Size() > 0 {
+		return nil
+	}
+	if err := os.MkdirAll("/etc", 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(name, []byte("127.0.0.1\tlocalhost\n::1\tlocalhost\n"), 0o644)
 }
 
 // firstInterface is the name of the first Ethernet interface, "" if there is none.

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -127,6 +128,23 @@ func (s *system) askInit(reboot bool) error {
 	return nil
 }
 
+// takeSignals is what an init does on signals: those of busybox's poweroff, halt and reboot, and of control-alt-delete, end the
+// machine; from others, whose default would be the end of this process, nothing happens.
+func (s *system) takeSignals() error {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGILL, syscall.SIGTRAP, syscall.SIGABRT, syscall.SIGBUS,
+		syscall.SIGFPE, syscall.SIGUSR1, syscall.SIGSEGV, syscall.SIGUSR2, syscall.SIGPIPE, syscall.SIGTERM, syscall.SIGSYS)
+	for sig := range signals {
+		switch sig {
+		case syscall.SIGUSR1, syscall.SIGUSR2:
+			s.Shutdown(false, signalGrace)
+		case syscall.SIGTERM, syscall.SIGINT:
+			s.Shutdown(true, signalGrace)
+		}
+	}
+	return nil
+}
+
 // keyPower is KEY_POWER of linux/input-event-codes.h.
 const keyPower = 116
 
@@ -150,8 +168,8 @@ func (s *system) watchPowerButton() error {
 	return nil
 }
 
-// buttonGrace is what processes have after the power button.
-const buttonGrace = 10 * time.Second
+// signalGrace is the time that processes have after a signal to init, or the power button.
+const signalGrace = 10 * time.Second
 
 // pressed waits for the button. An event is 24 bytes: time, type, code, value (linux/input.h).
 func (s *system) pressed(f *os.File) error {
@@ -162,7 +180,7 @@ func (s *system) pressed(f *os.File) error {
 			return err
 		}
 		if event[16] == 1 && event[18] == keyPower && event[20] == 1 { // EV_KEY, pressed
-			s.Shutdown(false, buttonGrace)
+			s.Shutdown(false, signalGrace)
 		}
 	}
 }
