@@ -81,7 +81,7 @@ func mustClose(t testing.TB, l *Log) {
 }
 
 func TestLog(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "log")
+	dir := filepath.Join(t.TempDir(), "a", "new", "log")
 	anchor := FileAnchor(filepath.Join(t.TempDir(), "anchor"))
 	var want []Record
 	for range 3 {
@@ -460,6 +460,13 @@ func TestRefused(t *testing.T) {
 	}
 	if _, err := Open(t.TempDir(), Config{}); err == nil {
 		t.Error("no key")
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(filepath.Join(file, "log"), Config{Key: testKey(t)}); err == nil {
+		t.Error("a log below a file")
 	}
 }
 

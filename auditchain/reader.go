@@ -33,16 +33,40 @@ type Entry struct {
 
 // OpenReader reads the log in dir.
 func OpenReader(dir string, pub *Public) (*Reader, error) {
-	fsys := os.DirFS(dir)
-	msg, err := fs.ReadFile(fsys, checkpointFile)
+	r, err := openReader(os.DirFS(dir), pub)
 	if err != nil {
 		return nil, fmt.Errorf("auditchain: read %s: %w", dir, err)
 	}
+	return r, nil
+}
+
+func openReader(fsys fs.FS, pub *Public) (*Reader, error) {
+	msg, err := fs.ReadFile(fsys, checkpointFile)
+	if err != nil {
+		return nil, err
+	}
 	head, err := pub.openHead(msg)
 	if err != nil {
-		return nil, fmt.Errorf("auditchain: read %s: checkpoint: %w: %w", dir, err, ErrTampered)
+		return nil, fmt.Errorf("checkpoint: %w: %w", err, ErrTampered)
 	}
 	return &Reader{fsys, pub, head, msg}, nil
+}
+
+// Next returns a Reader of the log as it is now, which must contain the log as it was.
+func (r *Reader) Next() (*Reader, error) {
+	next, err := openReader(r.fsys, r.pub)
+	if err != nil {
+		return nil, fmt.Errorf("auditchain: read on: %w", err)
+	}
+	if next.head.Size < r.head.Size {
+		return nil, fmt.Errorf("auditchain: read on: %d records now, %d before: %w", next.head.Size, r.head.Size, ErrRollback)
+	}
+	if r.head.Size > 0 {
+		if root, err := tlog.TreeHash(int64(r.head.Size), next.hashes()); err != nil || root != r.head.Root {
+			return nil, fmt.Errorf("auditchain: read on: the first %d records are others than before (%v): %w", r.head.Size, err, ErrTampered)
+		}
+	}
+	return next, nil
 }
 
 // Head returns the log's size and root.

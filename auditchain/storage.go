@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"sync"
 	"syscall"
 )
@@ -33,7 +34,7 @@ type dirStorage struct {
 
 // openDir makes the directory, if need be, and takes its lock.
 func openDir(dir string) (*dirStorage, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
 	root, err := os.OpenRoot(dir)
@@ -52,6 +53,25 @@ func openDir(dir string) (*dirStorage, error) {
 	}
 	root.Close()
 	return nil, err
+}
+
+// makeDir makes a directory that lasts, and its parents.
+func makeDir(dir string) error {
+	if st, err := os.Stat(dir); err == nil && st.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := makeDir(parent); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	f, err := os.Open(parent)
+	if err != nil {
+		return err
+	}
+	return finish(f, nil)
 }
 
 func (d *dirStorage) Close() error { return errors.Join(d.lock.Close(), d.root.Close()) }

@@ -555,6 +555,30 @@ func TestAnchorCatchesUp(t *testing.T) {
 	}
 }
 
+// Who reads on finds out that the log was put back or exchanged meanwhile.
+func TestReadOn(t *testing.T) {
+	k := testKey(t)
+	testKeys = []*Key{k}
+	h, fork := makeHistory(t, k, ""), makeHistory(t, k, "-forked")
+	for _, c := range []struct {
+		name string
+		now  fstest.MapFS
+		want error
+	}{{"same", h.states[1], nil}, {"more", h.states[3], nil}, {"less", h.states[0], ErrRollback}, {"others", fork.states[3], ErrTampered}} {
+		m := clone(h.states[1])
+		r, err := openReader(m, k.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		clear(m)
+		maps.Copy(m, c.now)
+		next, err := r.Next()
+		if !errors.Is(err, c.want) || err == nil && next.Head().Size < r.Head().Size {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+}
+
 func TestCosign(t *testing.T) {
 	k := testKey(t)
 	dir := t.TempDir()
