@@ -11,6 +11,7 @@ import (
 
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
 	"github.com/qenex/qenex-kernel/internal/vnethdr"
+	"github.com/qenex/qenex-kernel/virtio"
 	"github.com/qenex/qenex-kernel/virtio/virtiotest"
 )
 
@@ -161,4 +162,90 @@ func FuzzNIC(f *testing.F) {
 	f.Fuzz(func(t *testing.T, seed uint64, ops uint16) {
 		virtiotest.Nonsense{Fill: plausible}.Run(t, newDevice(t, newMirror(t), 4), seed, int(ops)%2000)
 	})
+}
+
+// TestStressFrames keeps to the protocol of the queues, and sends frames, headers and commands by chance into buffers of any size.
+func TestStressFrames(t *testing.T) {
+	kvmtest.NoLeaks(t)
+	const pairs, window = 4, 16
+	r := rand.New(rand.NewPCG(3, 0))
+	dev := newDevice(t, newMirror(t), pairs)
+	d := virtiotest.New(t, dev, 64<<20)
+	n := *stress / 10
+	var sending, receiving [pairs][]*virtiotest.Pending
+	var buffers, frames int
+	var missing [pairs]int // buffers of a frame that are still to come
+	receive := func(pair int, p *virtiotest.Pending) {
+		b := p.Wait().Bytes()
+		buffers++
+		if missing[pair]--; missing[pair] >= 0 {
+			return
+		}
+		if len(b) < vnethdr.Size {
+			t.Fatalf("a frame that begins with %d bytes", len(b))
+		}
+		frames++
+		missing[pair] = int(b[vnethdr.NumBuffers]) + int(b[vnethdr.NumBuffers+1])<<8 - 1
+		h := vnethdr.Parse((*[vnethdr.Size]byte)(b))
+		if missing[pair] < 0 || h.Flags&^3 != 0 || h.GSO != 0 && h.Flags&vnethdr.NeedsCsum == 0 {
+			t.Fatalf("pair %d: %+v in %d buffers", pair, h, missing[pair]+1)
+		}
+	}
+	for range n {
+		pair := r.IntN(pairs)
+		if r.IntN(100) == 0 {
+			command := make([]byte, 2+r.IntN(20))
+			plausible(r, 2*pairs, 0, command)
+			if u := d.Send(2*pairs, [][]byte{command}, 1); u.Len != 1 || u.Data[0][0] > ackError {
+				t.Fatalf("% x: answer % x", command, u.Data)
+			}
+		}
+		for len(receiving[pair]) < window {
+			sizes := []int{vnethdr.Size + r.IntN(2000)}
+			for range r.IntN(3) {
+				sizes = append(sizes, 1+r.IntN(3000))
+			}
+			receiving[pair] = append(receiving[pair], d.Post(2*pair, nil, sizes...))
+		}
+		frame := make([]byte, vnethdr.Size+r.IntN(2000))
+		if r.IntN(50) == 0 {
+			frame = make([]byte, vnethdr.Size+r.IntN(70000))
+		}
+		plausible(r, 1, 0, frame)
+		var parts [][]byte
+		for len(frame) > 0 {
+			k := 1 + r.IntN(len(frame))
+			parts = append(parts, frame[:k])
+			frame = frame[k:]
+		}
+		sending[pair] = append(sending[pair], d.Post(2*pair+1, parts))
+		if len(sending[pair]) == window {
+			sending[pair][0].Wait()
+			sending[pair] = sending[pair][1:]
+		}
+		for len(receiving[pair]) > 0 {
+			select {
+			case <-receiving[pair][0].Done():
+				receive(pair, receiving[pair][0])
+				receiving[pair] = receiving[pair][1:]
+				continue
+			default:
+			}
+			break
+		}
+	}
+	for _, l := range sending {
+		for _, p := range l {
+			p.Wait()
+		}
+	}
+	s := dev.Stats()
+	t.Logf("%d frames sent, %d came back in %d buffers; %+v", n, frames, buffers, s)
+	if int(s.Sent+s.SentDropped) != n || s.Sent == 0 || s.SentDropped == 0 || frames == 0 || buffers <= frames {
+		t.Error("that does not add up")
+	}
+	if status := d.Instance.Status(); status&virtio.StatusNeedsReset != 0 {
+		t.Errorf("status %#x", status)
+	}
+	d.Close()
 }
