@@ -157,7 +157,7 @@ func (t *TPM) PCRs(pcrs ...uint) (map[uint][32]byte, error) {
 	return values, nil
 }
 
-// maxResponse is the longest response of a TPM (TPM 2.0 part 2, 6.13: MAX_RESPONSE_SIZE of the reference implementation).
+// maxResponse is the longest command or response: what the reference implementation and swtpm have as MAX_RESPONSE_SIZE.
 const maxResponse = 4096
 
 // conn is a transport.TPM over a device or a stream.
