@@ -39,7 +39,7 @@ func buildImage(name string, h host, s Spec, m marks) error {
 	for _, name := range []string{"sh", "true"} { // what programs start by these paths
 		image.Link("/bin/"+name, "busybox")
 	}
-	image.Text("/init", setup+job(s.Binaries, m), 0o755)
+	image.Text("/init", setup+disks(len(s.Disks))+job(s.Binaries, m), 0o755)
 	files := map[string]string{"/bin/busybox": h.busybox}
 	for _, m := range []string{"irqbypass.ko", "kvm.ko", "kvm-amd.ko"} {
 		files["/modules/"+m] = filepath.Join(h.modules, m)
@@ -87,6 +87,15 @@ func addTree(image *initramfs.Image, name, dir string) error {
 
 func binaryPath(i int) string { return "/test/" + strconv.Itoa(i) + "/program" }
 func workDir(i int) string    { return "/test/" + strconv.Itoa(i) }
+
+// disks is the part of /init that waits for the kernel to find the disks.
+func disks(n int) string {
+	var s strings.Builder
+	for i := range n {
+		fmt.Fprintf(&s, "until [ -b %s ]; do sleep 0.1; done\n", DiskPath(i))
+	}
+	return s.String()
+}
 
 // job is the part of /init that runs the binaries one after the other and says where each begins and how it ends.
 func job(binaries []Binary, m marks) string {

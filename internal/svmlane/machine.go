@@ -126,13 +126,19 @@ func command(h host, s Spec, dir, console string) (*exec.Cmd, error) {
 	if err != nil {
 		return nil, err
 	}
-	return exec.Command(h.qemu,
+	args := []string{
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-M", "q35",
-		"-smp", strconv.Itoa(s.CPUs), "-m", strconv.Itoa(s.MemoryMiB+2*mib),
+		"-smp", strconv.Itoa(s.CPUs), "-m", strconv.Itoa(s.MemoryMiB + 2*mib),
 		"-nodefaults", "-display", "none", "-vga", "none", "-net", "none", "-no-reboot",
-		"-serial", "file:"+console, "-serial", "stdio",
+		"-serial", "file:" + console, "-serial", "stdio",
 		"-kernel", h.kernel, "-initrd", image,
-		"-append", kernelCmdline), nil
+		"-append", kernelCmdline,
+	}
+	for i, d := range s.Disks {
+		id := "disk" + strconv.Itoa(i)
+		args = append(args, "-drive", "if=none,format=raw,snapshot=on,id="+id+",file="+d, "-device", "nvme,serial="+id+",drive="+id)
+	}
+	return exec.Command(h.qemu, args...), nil
 }
 
 // read follows the machine's second serial port until the job is done or the port closes.

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/qenex/qenex-kernel/guest/artefact"
@@ -32,10 +33,14 @@ type Spec struct {
 	Binaries  []Binary
 	Files     map[string]string // absolute path in the machine -> path on the host
 	Artefacts []string          // names of guest artefacts that the programs find under $QENEX_CACHE
+	Disks     []string          // paths of raw disks on the host that the programs find as DiskPath(i); what is written to them is lost
 	Timeout   time.Duration     // for everything, from the start of the machine; 0: five minutes
 	MemoryMiB int               // of the outer machine beside what the files take; 0: 5120
 	CPUs      int               // of the outer machine; 0: 1, see defaultCPUs
 }
+
+// DiskPath is where the programs find the i-th of Spec.Disks. Debian's cloud kernel has NVMe built in, and no other disk.
+func DiskPath(i int) string { return fmt.Sprintf("/dev/nvme%dn1", i) }
 
 // Result is how one binary ended.
 type Result struct {
@@ -101,6 +106,14 @@ func (s Spec) check() error {
 			if !envEntry.MatchString(e) {
 				return fmt.Errorf("svm lane: %s: environment entry %q: want NAME=VALUE", b.Name, e)
 			}
+		}
+	}
+	for _, d := range s.Disks {
+		if strings.ContainsRune(d, ',') {
+			return fmt.Errorf("svm lane: disk %s: QEMU takes no comma in a path", d)
+		}
+		if _, err := os.Stat(d); err != nil {
+			return fmt.Errorf("svm lane: disk: %w", err)
 		}
 	}
 	for guest, host := range s.Files {

@@ -1,10 +1,10 @@
 // Command svmtest is `go test` in the svm lane: it builds the packages' tests, runs them one after the other in one outer
 // machine, and reports as go test does.
 //
-//	go run ./internal/svmlane/svmtest [-v] [-run regexp] [-timeout 4m] [-artefacts a,b] [-extra dir] [-cpus n] [package ...]
+//	go run ./internal/svmlane/svmtest [-v] [-run regexp] [-timeout 4m] [-artefacts a,b] [-disks a,b] [-extra dir] [-cpus n] [package ...]
 //
 // The programs find QENEX_LANE=svm and QENEX_REQUIRE_KVM=1 in their environment, the asked-for guest artefacts under
-// $QENEX_CACHE, the files of -extra in $QENEX_EXTRA, and their package's testdata. The exit code is 0 only if every package passed.
+// $QENEX_CACHE, the artefacts of -disks as disks named in $QENEX_DISKS, the files of -extra in $QENEX_EXTRA, and their package's testdata. The exit code is 0 only if every package passed.
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/qenex/qenex-kernel/guest/artefact"
 	"github.com/qenex/qenex-kernel/internal/svmlane"
 )
 
@@ -29,6 +30,7 @@ type options struct {
 	run       string
 	timeout   time.Duration
 	artefacts string
+	disks     string
 	extra     string
 	cpus      int
 	patterns  []string
@@ -40,6 +42,7 @@ func main() {
 	flag.StringVar(&o.run, "run", "", "run only tests that match this `regexp`")
 	flag.DurationVar(&o.timeout, "timeout", 4*time.Minute, "stop a package's tests after this `time`, with every goroutine's stack")
 	flag.StringVar(&o.artefacts, "artefacts", "", "hand in these guest artefacts (`names`, separated by commas)")
+	flag.StringVar(&o.disks, "disks", "", "hand in these guest artefacts as disks of the machine (`names`, separated by commas)")
 	flag.StringVar(&o.extra, "extra", "", "hand in the regular files of this `directory`")
 	flag.IntVar(&o.cpus, "cpus", 0, "give the outer machine this `number` of CPUs")
 	flag.Parse()
@@ -84,10 +87,24 @@ func test(ctx context.Context, o options) (ok bool, err error) {
 	if spec.Files, err = extraFiles(o.extra); err != nil {
 		return false, err
 	}
+	var disks []string
+	if o.disks != "" {
+		for i, name := range strings.Split(o.disks, ",") {
+			path, err := artefact.Path(name)
+			if err != nil {
+				return false, err
+			}
+			spec.Disks = append(spec.Disks, path)
+			disks = append(disks, svmlane.DiskPath(i))
+		}
+	}
 	for i, p := range packages {
 		b, err := build(ctx, o, p, filepath.Join(dir, strconv.Itoa(i)+".test"))
 		if err != nil {
 			return false, err
+		}
+		if disks != nil {
+			b.Env = append(b.Env, "QENEX_DISKS="+strings.Join(disks, ","))
 		}
 		spec.Binaries = append(spec.Binaries, b)
 	}
