@@ -100,6 +100,9 @@ func (d *Device) Start(_ uint64, queues []*virtio.Queue, env virtio.Env) error {
 	}
 	d.mu.Lock()
 	d.env = env
+	if d.cols != 0 || d.rows != 0 {
+		env.ConfigChanged() // Linux reads the size only then
+	}
 	d.mu.Unlock()
 	for q, f := range map[*virtio.Queue]func(*virtio.Queue, *virtio.Chain) error{receive: d.receive, transmit: d.transmit} {
 		d.served.Go(func() {

@@ -175,6 +175,7 @@ func TestSize(t *testing.T) {
 		}
 	}
 	check(81, 25)
+	drv.WaitConfig() // a driver that waits for changes hears of the first size too
 	before := drv.Instance.Generation()
 	d.Resize(200, 50)
 	drv.WaitConfig()
