@@ -8,15 +8,19 @@ DESTDIR     ?=
 GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STRESS_TIME ?= 60s
+STRESS_OPS  ?= 10000000
 FUZZ_TIME   ?= 30s
 BENCH_FLAGS ?=
 
 # The rooms that drive KVM, and the programs for native guests: their tests also run in the svm lane. Not vcpu/complete: it
 # has no KVM, and holds the real CPU against its results, which an emulated one is not.
 SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./guestkernel ./guestkernel/ring0 ./guestkernel/pagetable ./internal/programs
-SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio
+SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio,initramfs-agent-stock.cpio
 # The rooms with more than one goroutine.
-RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./oci/container
+RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./virtio/... ./blockdev ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./agent/... ./fleet ./gdbstub \
+	./oci/container ./auditchain/...
+# The devices that a hostile driver is let loose on.
+HOSTILE_PACKAGES ?= ./virtio $(addprefix ./virtio/,mmio pci block nic vsock console rng balloon fs9p)
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
@@ -52,10 +56,11 @@ test-quantum: ## run the tests of the quantum process scheduler (build tag quant
 test-ai: ## run the tests of the learning parts (build tag ai)
 	packaging/test-tagged ai 'the AI memory manager and fault diagnosis'
 
-stress-test: guest ## loop boots, kicks, pauses and resets for STRESS_TIME under the race detector, then native guests
+stress-test: guest ## boots, pauses and resets for STRESS_TIME under the race detector, STRESS_OPS hostile operations a device, native guests
 	@$(GO) test -list '^TestStress' ./vmm | grep -q '^TestStress' || { echo 'there is no stress test in ./vmm' >&2; exit 1; }
 	$(GO) test -race -count=1 -v -timeout 0 -run '^TestStress' ./vmm -stress $(STRESS_TIME)
-	$(GO) test -count=1 -v -timeout 0 -run '^TestStressPrograms$$' ./internal/programs -stress $(STRESS_TIME)
+	$(GO) test -count=1 -v -timeout 0 -run '^TestStress' $(HOSTILE_PACKAGES) -stress $(STRESS_OPS)
+	CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 0 -run '^TestStressPrograms$$' ./internal/programs -stress $(STRESS_TIME)
 
 bench: build guest guest-bench ## measure QENEX: native guests beside gVisor, Linux kernels beside QEMU and gokvm
 	$(GO) build -o bin/gokvm github.com/bobuhiro11/gokvm
