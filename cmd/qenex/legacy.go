@@ -115,6 +115,7 @@ func (c *runCmd) run(up func(name string) error) (err error) {
 		if ending.Code, ending.Ended = codeOf(err), time.Now(); err != nil && ending.Text == "" {
 			ending.Text = oneLine(err)
 		}
+		reg.keep = c.Detach && g.Status().Boots > 0 // who started it has been told of what went wrong before
 		err = errors.Join(err, reg.close(ending))
 	}()
 	defer g.end()

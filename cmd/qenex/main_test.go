@@ -23,7 +23,14 @@ func TestMain(m *testing.M) {
 	if os.Getenv("QENEX_TEST_COMMAND") != "" {
 		os.Exit(run(os.Args[1:]))
 	}
-	os.Exit(m.Run())
+	dir, err := os.MkdirTemp("", "qenex-run-") // machines of tests are no business of others
+	if err != nil {
+		panic(err)
+	}
+	os.Setenv("QENEX_RUN", dir)
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
 }
 
 // command prepares a run of qenex with args.
@@ -245,7 +252,7 @@ func TestHelpNamesEveryExitCodeAndFlag(t *testing.T) {
 		}
 	}
 	for _, cmd := range []string{"run", "doctor", "bench", "completion", "create", "start", "state", "exec", "kill", "delete", "list", "ps", "pause", "resume",
-		"checkpoint", "restore", "spec", "features"} {
+		"checkpoint", "restore", "spec", "features", "stop", "console", "logs", "inspect", "cp", "balloon", "metrics"} {
 		_, help, _ := qenex(t, cmd, "--help")
 		if !strings.Contains(help, "Example") {
 			t.Errorf("no example in qenex %s --help", cmd)

@@ -35,7 +35,7 @@ func (c *runCmd) register(g *guest, p *plan) (reg *registered, err error) {
 	if c.JSON {
 		out = os.Stderr
 	}
-	reg = &registered{name: c.Name, keep: c.Detach}
+	reg = &registered{name: c.Name}
 	reg.r, err = fleet.Open("")
 	if err != nil {
 		if c.Name != "" || c.Detach {
