@@ -221,9 +221,13 @@ func (s *stub) run(step bool) error {
 	case <-s.stopped: // of a run before
 	default:
 	}
+	owns := s.points.owns
+	if len(s.points.patches) == 0 {
+		owns = nil // then the guest's own INT3s, of which Linux makes many, need no help
+	}
 	for i, c := range s.cpus {
 		d := &vcpu.Debug{
-			Step: step && i == s.at, Watches: s.points.watches, Owns: s.points.owns,
+			Step: step && i == s.at, Watches: s.points.watches, Owns: owns,
 			Stopped: func(*vcpu.VCPU) {
 				select {
 				case s.stopped <- struct{}{}:
