@@ -21,10 +21,10 @@ const (
 	featureGuestCsum = 1 << 1  // the driver does, of frames received
 	featureMTU       = 1 << 3  // the configuration has the MTU
 	featureMAC       = 1 << 5  // the configuration has the MAC address
-	featureGuestTSO4 = 1 << 7  // the driver takes large TCP frames
-	featureGuestTSO6 = 1 << 8  //
-	featureHostTSO4  = 1 << 11 // the device does
-	featureHostTSO6  = 1 << 12 //
+	featureGuestTSO4 = 1 << 7  // the driver takes frames of TCP over IPv4 to be segmented
+	featureGuestTSO6 = 1 << 8  // and over IPv6
+	featureHostTSO4  = 1 << 11 // the device takes such frames
+	featureHostTSO6  = 1 << 12 // and over IPv6
 	featureMrgRxbuf  = 1 << 15 // a received frame may take several buffers
 	featureStatus    = 1 << 16 // the configuration has the link's state
 	featureCtrlVQ    = 1 << 17 // there is a control queue

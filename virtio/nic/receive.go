@@ -10,6 +10,7 @@ import (
 
 const (
 	etherHeader = 14 + 4 // bytes, with a VLAN tag
+	flushEvery  = 8      // frames: the driver hears of them though more are on their way
 	maxViews    = 1000   // given to a backend at a time, which may have to pass them to readv(2) or writev(2)
 )
 
@@ -30,6 +31,7 @@ type receiver struct {
 	views  [][]byte        // of window, then spill
 	spill  []byte
 	done   []uint32 // bytes written to the first chains of window
+	quiet  int      // frames since the last Flush
 }
 
 func newReceiver(d *Device, r *run, q *virtio.Queue, pair int, give vnethdr.Offloads) *receiver {
@@ -167,6 +169,10 @@ func (x *receiver) put(n int) error {
 	rest := copy(x.window, x.window[len(x.done):])
 	clear(x.window[rest:])
 	x.window = x.window[:rest]
+	if x.quiet++; x.quiet == flushEvery {
+		x.quiet = 0
+		x.q.Flush()
+	}
 	x.d.received.Add(1)
 	x.d.receivedBytes.Add(uint64(n - vnethdr.Size))
 	return nil

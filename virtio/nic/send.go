@@ -17,6 +17,7 @@ type sender struct {
 	head  [vnethdr.Size]byte
 	views [][]byte
 	flat  []byte // for frames in too many pieces
+	quiet int    // frames since the last Flush
 }
 
 // send is for Queue.Serve.
@@ -28,6 +29,10 @@ func (x *sender) send(c *virtio.Chain) error {
 		x.d.sentBytes.Add(uint64(n))
 	}
 	x.q.Done(c, 0)
+	if x.quiet++; x.quiet == flushEvery { // lest the driver's queue fills up while ours does not get empty
+		x.quiet = 0
+		x.q.Flush()
+	}
 	return nil
 }
 
