@@ -72,14 +72,22 @@ func writableSpecs(t *testing.T, content []byte) map[string]Spec {
 		"throwaway":  {Path: writeImage(t, content), Throwaway: true, Dir: dir},
 		"qcow2":      {Path: writeImage(t, builder{clusterBits: 12, version: 3}.build(content)), Format: Qcow2, Overlay: filepath.Join(dir, "overlay2")},
 	}
-	if f, err := openFile(specs["raw"].Path, Direct, false, 0); err == nil {
-		f.close()
+	if hasDirect(t, specs["raw"].Path) {
 		specs["raw direct"] = Spec{Path: writeImage(t, content), Format: Raw, Cache: Direct}
 		specs["overlay direct"] = Spec{Path: writeImage(t, content), Format: Raw, Cache: Direct, Overlay: filepath.Join(dir, "overlay3")}
-	} else {
-		t.Logf("without O_DIRECT: %v", err)
 	}
 	return specs
+}
+
+// hasDirect says whether the file system of path can pass the page cache by.
+func hasDirect(t *testing.T, path string) bool {
+	d, err := Open(Spec{Path: path, Format: Raw, Cache: Direct})
+	if err != nil {
+		t.Logf("without O_DIRECT: %v", err)
+		return false
+	}
+	d.Close()
+	return true
 }
 
 // TestModel makes operations by chance on every kind of disk and holds it against a plain slice.

@@ -39,15 +39,15 @@ type file struct {
 	broken atomic.Pointer[error] // why the first sync failed
 }
 
-// openFile opens and locks the image at path. A file that is being made has flags O_CREAT and O_EXCL, and size 0.
-func openFile(path string, cache Cache, write bool, flags int) (*file, error) {
-	flags |= unix.O_RDONLY
+// openFile opens and locks the image at path.
+func openFile(path string, cache Cache, write bool) (*file, error) {
+	flags := unix.O_RDONLY
 	if write {
-		flags |= unix.O_RDWR
+		flags = unix.O_RDWR
 	}
 	// O_NONBLOCK: the open of a FIFO would wait.
 	fd, err := retry(func() (int, error) {
-		return unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0o600)
+		return unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open disk image %s: %w", path, err)

@@ -93,7 +93,7 @@ func (s *Spec) dir() string {
 
 // openImage opens the image itself. chain has the images whose backing file it is.
 func openImage(s Spec, write bool, chain []*file) (Disk, *file, error) {
-	f, err := openFile(s.Path, s.Cache, write, 0)
+	f, err := openFile(s.Path, s.Cache, write)
 	if err != nil {
 		return nil, nil, err
 	}

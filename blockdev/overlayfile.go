@@ -110,7 +110,7 @@ func openOverlay(base Disk, stamp int64, path string, cache Cache) (*overlay, er
 	if err := makeOverlay(path, head); err != nil {
 		return nil, err
 	}
-	f, err := openFile(path, cache, true, 0)
+	f, err := openFile(path, cache, true)
 	if err != nil {
 		return nil, err
 	}

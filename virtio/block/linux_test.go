@@ -63,8 +63,8 @@ func TestLinux(t *testing.T) {
 	}
 	kvmtest.Open(t)
 	kvmtest.NoLeaks(t)
-	const mib = 1 << 20
-	content := make([]byte, 4*mib)
+	const kib = 1 << 10
+	content := make([]byte, 1024*kib)
 	rand.NewChaCha8([32]byte{1}).Read(content)
 	dir := t.TempDir()
 	open := func(name string, s blockdev.Spec, c block.Config) (string, *block.Device) {
@@ -95,15 +95,15 @@ func TestLinux(t *testing.T) {
 		Initrds: []string{artefactPath(t, artefact.InitBusybox)},
 		Cmdline: "console=ttyS0 panic=-1 pci=off quiet qenex.cmd=\"" + strings.Join([]string{
 			"cd /sys/block", "read s <vda/serial", "read r <vdb/ro", "read w <vda/queue/write_cache", "echo serial=$s ro=$r cache=$w.", "cd /dev",
-			"dd if=vda of=vda bs=64k count=16 seek=32 conv=fsync,notrunc", // the first MiB onto the third
-			"blkdiscard -o 1048576 -l 65536 vda",
+			"dd if=vda of=vda bs=64k count=4 seek=8 conv=fsync,notrunc",
+			"blkdiscard -o 262144 -l 65536 vda",
 			"blockdev --flushbufs /dev/vda", // forgets what it has read and written
-			"dd if=vda bs=64k count=16 skip=32 | md5sum",
+			"dd if=vda bs=64k count=4 skip=8 | md5sum",
 			"md5sum vdb",
 			"dd if=vda of=vdb bs=4k count=1 conv=fsync,notrunc || echo refused",
-			"dd if=vda of=vdc bs=64k count=4 seek=8 conv=fsync,notrunc",
+			"dd if=vda of=vdc bs=64k count=2 seek=8 conv=fsync,notrunc",
 			"blockdev --flushbufs /dev/vdc",
-			"dd if=vdc bs=64k count=4 skip=8 | md5sum",
+			"dd if=vdc bs=64k count=2 skip=8 | md5sum",
 		}, ";") + `"`,
 		Hints: true, Memory: 64 * memmap.MiB, CPUs: 1, Heal: true, Console: out,
 		Virtio: []virtio.Device{a, b, c},
@@ -122,15 +122,15 @@ func TestLinux(t *testing.T) {
 	}
 	for _, want := range []string{
 		"serial=QENEX-1 ro=1 cache=write back.", "refused",
-		fmt.Sprintf("%x", md5.Sum(content)), fmt.Sprintf("%x", md5.Sum(content[:mib])), fmt.Sprintf("%x", md5.Sum(content[:256<<10])),
+		fmt.Sprintf("%x", md5.Sum(content)), fmt.Sprintf("%x", md5.Sum(content[:256*kib])), fmt.Sprintf("%x", md5.Sum(content[:128*kib])),
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the console has no %q", want)
 		}
 	}
 	changed := bytes.Clone(content)
-	copy(changed[2*mib:3*mib], content)
-	clear(changed[mib:][:64<<10])
+	copy(changed[512*kib:][:256*kib], content)
+	clear(changed[256*kib:][:64*kib])
 	for path, want := range map[string][]byte{pathA: changed, pathC: content} {
 		if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s is not what it should be, %v", path, err)
