@@ -29,6 +29,7 @@ import (
 	"github.com/qenex/qenex-kernel/vcpu/probe"
 	"github.com/qenex/qenex-kernel/virtio"
 	"github.com/qenex/qenex-kernel/virtio/block"
+	"github.com/qenex/qenex-kernel/virtio/fs9p"
 	"github.com/qenex/qenex-kernel/virtio/nic"
 	"github.com/qenex/qenex-kernel/virtio/vsock"
 	"github.com/qenex/qenex-kernel/vmm"
@@ -243,7 +244,8 @@ func server(t *testing.T, text string) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// TestWork boots the lean kernel from a disk that stays as it is, works in it, and fetches a page over its network.
+// TestWork boots the lean kernel from a disk that stays as it is, works in it, fetches a page over its network, and reads and
+// writes a directory of the host.
 func TestWork(t *testing.T) {
 	needsKVM(t)
 	root, image := disk(t, nil)
@@ -251,11 +253,27 @@ func TestWork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "from"), []byte("the host's"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	share, err := fs9p.New(fs9p.Config{Tag: "work", Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { share.Close() })
 	g := bootGuest(t, vmm.Config{
 		Kernel: file(t, artefact.LeanELF), Initrds: []string{file(t, artefact.InitAgent)}, Memory: 128 * memmap.MiB,
-		Cmdline: "qenex.root=/dev/vda qenex.overlay=tmpfs qenex.hold", Virtio: []virtio.Device{root, card(t)},
+		Cmdline: "qenex.root=/dev/vda qenex.overlay=tmpfs qenex.share=work:/srv/work qenex.hold",
+		Virtio:  []virtio.Device{root, card(t), share},
 	})
 	workOn(t, g)
+	if got := g.run(t, "", "cd /srv/work; echo from the guest >to; busybox cat from"); got != "the host's" {
+		t.Errorf("the host's file says %q", got)
+	}
+	if got, err := os.ReadFile(filepath.Join(dir, "to")); err != nil || string(got) != "from the guest\n" {
+		t.Errorf("the guest's file says %q, %v", got, err)
+	}
 	g.press(t)
 	if after, err := os.ReadFile(image); err != nil || !bytes.Equal(before, after) {
 		t.Errorf("the disk under an overlay has changed, %v", err)
