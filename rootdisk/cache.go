@@ -170,23 +170,34 @@ func (c *cache) lock(ctx context.Context, name string) (unlock func(), err error
 		for err == unix.EINTR {
 			err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
 		}
-		if ctx.Err() != nil {
-			err = errors.Join(ctx.Err(), f.Close())
-		}
 		locked <- err
 	}()
 	select {
 	case err := <-locked:
 		if err != nil {
-			return nil, fmt.Errorf("lock %s: %w", f.Name(), err)
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", f.Name(), err), f.Close())
 		}
 		return func() { f.Close() }, nil
-	case <-ctx.Done(): // the goroutine closes the file when it is its turn
+	case <-ctx.Done():
+		go func() {
+			<-locked // flock cannot be called off
+			f.Close()
+		}()
 		return nil, fmt.Errorf("waiting for another who makes the same disk: %w", ctx.Err())
 	}
 }
 
-// trim removes the disks not asked for for longest, until the others take no more than they may.
+// abandoned says whether nobody is making the disk called name.
+func (c *cache) abandoned(name string) bool {
+	f, err := os.OpenFile(c.path(name+".lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil
+}
+
+// trim removes what builders that were killed have left, and the disks not asked for for longest, until the others take no more than they may.
 func (c *cache) trim() error {
 	type disk struct {
 		name string
@@ -200,6 +211,11 @@ func (c *cache) trim() error {
 	var disks []disk
 	var total int64
 	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".part"); ok && c.abandoned(name) {
+			if err := os.Remove(c.path(e.Name())); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
 		name, ok := strings.CutSuffix(e.Name(), ".ext4")
 		if !ok {
 			continue

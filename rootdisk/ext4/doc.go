@@ -5,6 +5,10 @@
 // blocks, one superblock, no checksums of metadata, and all metadata behind the data, for the size is known only at the end
 // (flex_bg and sparse_super2 make that legal). The layout is described in the kernel's Documentation/filesystems/ext4.
 //
+// Why not what there is: hcsshim's tar2ext4 makes file systems that can only be read, without free inodes and without a journal, and brings forty
+// packages for its log; go-diskfs has no hard links, devices or extended attributes; mke2fs -d takes owners from the host's files,
+// which without root are the caller's, and must be installed.
+//
 // Archives, images and caches do not enter; nor does reading of file systems.
 package ext4
 
