@@ -40,7 +40,7 @@ var exitCodes = []struct {
 	code string
 	what string
 }{
-	{"0", "the guest powered off, or the command did its work"},
+	{"0", "the guest powered off, or the command did its work, or the machine runs in the background"},
 	{"1", "QENEX itself failed: an error of the host system or a bug"},
 	{"2", "unknown command, flag or bad flag value"},
 	{"3", "bad input: no kernel, broken file, guest too small, settings that do not fit"},
@@ -49,13 +49,13 @@ var exitCodes = []struct {
 	{"11", "the guest's kernel panicked"},
 	{"12", "the guest triple-faulted"},
 	{"13", "a virtual CPU could not go on: an instruction that cannot be run, a state that KVM refuses"},
-	{"14", "the time given with --timeout was over"},
+	{"14", "the time given with --timeout was over, of a machine"},
 	{"15", "Ctrl-A x was typed"},
-	{"124", "qenex run PROGRAM: the time given with --timeout was over"},
-	{"125", "qenex run PROGRAM: QENEX failed, or cannot do what was asked; instead of 1 to 4"},
-	{"126", "qenex run PROGRAM: PROGRAM was found and cannot be run"},
-	{"127", "qenex run PROGRAM: there is no PROGRAM"},
-	{"128+N", "ended by signal N: 130 for Ctrl-C, 143 for SIGTERM; any other code of qenex run PROGRAM is the program's"},
+	{"124", "qenex run PROGRAM or --image: the time given with --timeout was over"},
+	{"125", "qenex run PROGRAM or --image, qenex exec: QENEX failed, or cannot do what was asked, instead of 1 to 4; or the guest ended before the program"},
+	{"126", "the same: PROGRAM was found and cannot be run"},
+	{"127", "the same: there is no PROGRAM"},
+	{"128+N", "ended by signal N: 130 for Ctrl-C, 143 for SIGTERM, 137 for qenex kill; any other code of a program is its own"},
 }
 
 // exitError carries a code that the error alone does not say. err may be nil: nothing is printed then.

@@ -41,15 +41,33 @@ func TestImage(t *testing.T) {
 	needGuest(t)
 	r := ownFleet(t)
 	layout, _ := images(t, rootfs(t), v1.Config{
-		Entrypoint: []string{"/bin/sh", "-c"}, Cmd: []string{`echo "$A $B"; pwd; id -u; cat page; read line; echo "read $line"; echo wrong >&2; touch /srv/x 2>/dev/null; exit 6`},
+		Entrypoint: []string{"/bin/sh", "-c"}, Cmd: []string{`trap 'exit 6' TERM; echo "$A $B"; pwd; id -u; cat page; read line; echo wrong >&2; echo "read $line"; while :; do sleep 0.1; done`},
 		Env: []string{"A=image", "B=image"}, WorkingDir: "/srv", User: "web",
 	})
 	cmd := command("run", "--image", "oci:"+layout, "--env", "B=flag")
-	var out, errs bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader("typed\n"), &out, &errs
-	_ = cmd.Run()
-	if code := cmd.ProcessState.ExitCode(); code != 6 || out.String() != "image flag\n/srv\n33\npageread typed\n" || errs.String() != "wrong\n" {
-		t.Errorf("exit code %d, output %q, errors %q", code, &out, &errs)
+	var errs bytes.Buffer
+	cmd.Stdin, cmd.Stderr = strings.NewReader("typed\n"), &errs
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	const want = "image flag\n/srv\n33\npageread typed\n"
+	out := make([]byte, len(want))
+	if n, err := io.ReadFull(pipe, out); err != nil || string(out) != want {
+		t.Errorf("output %q, %v", out[:n], err)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil { // the program's own way to end
+		t.Error(err)
+	}
+	if more, err := io.ReadAll(pipe); err != nil || len(more) != 0 {
+		t.Errorf("more output %q, %v", more, err)
+	}
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != 6 || errs.String() != "wrong\n" {
+		t.Errorf("exit code %d, errors %q", code, &errs)
 	}
 	if list, err := r.List(); err != nil || len(list) != 0 {
 		t.Errorf("left behind: %v, %v", list, err)

@@ -1,7 +1,8 @@
 // Command qenex runs virtual machines.
 //
-// This package is flags, output and exit codes. It calls vmm for machines, guestkernel/sentry for programs, oci for images and
-// containers, doctor for what the host can do and bench for measurements, and knows no ioctl.
+// This package is flags, output and exit codes, and puts machines together: vmm with virtio's devices and what is behind these, known to
+// others by fleet, with agent for what is to be done in the guest. It calls guestkernel/sentry for programs, oci for images and containers,
+// doctor for what the host can do and bench for measurements, and knows no ioctl.
 package main
 
 import (
@@ -37,6 +38,7 @@ const description = `QENEX, a KVM-based microkernel hypervisor.
 
 Examples:
   qenex run -- /bin/sh -c 'echo hello from a virtual machine'
+  qenex run --image debian.img --name deb --net user -d && qenex exec -it deb bash
   qenex run --kernel bzImage --initrd initramfs.cpio --mem 256M`
 
 func main() {

@@ -38,8 +38,10 @@ func (c *manCmd) Run(k *kong.Kong) error {
 	for _, e := range exitCodes {
 		fmt.Fprintf(&b, ".TP\n.B %s\n%s\n", roff(e.code), roff(e.what))
 	}
-	b.WriteString(".SH FILES\n.TP\n.I /dev/kvm\nThe KVM device.\n.TP\n.I ~/.cache/qenex\nGuest kernels and initial RAM disks made by make guest; in images, container images unpacked by qenex run \\-\\-rootfs.\n" +
-		".TP\n.I /run/qenex\nThe state of containers, one directory each; for users other than root $XDG_RUNTIME_DIR/qenex.\n")
+	b.WriteString(".SH FILES\n.TP\n.I /dev/kvm\nThe KVM device.\n.TP\n.I ~/.cache/qenex\nGuest kernels and initial RAM disks made by make guest; in images, container images unpacked by qenex run \\-\\-rootfs; in disks, those made for qenex run \\-\\-image.\n" +
+		".TP\n.I /run/qenex\nMachines that run and the state of containers, one directory each; for users other than root $XDG_RUNTIME_DIR/qenex. A machine's\n" +
+		"control.sock takes HTTP requests: GET /v1/openapi.json describes them.\n" +
+		".SH ENVIRONMENT\n.TP\n.I QENEX_RUN\nThe directory of machines, instead of /run/qenex.\n.TP\n.I QENEX_CACHE\nThe directory of what is kept between runs, instead of ~/.cache/qenex.\n")
 	_, err := io.WriteString(k.Stdout, b.String())
 	return err
 }
