@@ -9,12 +9,18 @@ DEBIAN_FREE=1024 # MiB
 
 build_debian() {
 	local key
-	key=$(apt-cache show --no-all-versions base-files | sed -n 's/^Version: //p')-$(digest "$GUEST"/debiandisk/*.go "$GUEST"/../rootdisk/ext4/*.go "$GUEST/debian.sh")
+	key=$(apt-cache show --no-all-versions base-files | sed -n 's/^Version: //p')-$(debian_sources | xargs -d '\n' cat | sha256sum | cut -d' ' -f1)
 	fresh debian "$key" "$OUT/debian.ext4" && return
 	need debootstrap debian-archive-keyring
 	as_root true || die "the Debian root disk needs root, for debootstrap runs the packages' scripts in a chroot: run guest/build.sh debian as root"
 	timed "debian-disk (about 5 minutes)" make_debian
 	done_with debian "$key"
+}
+
+# debian_sources: the files that say what is in the disk, and how.
+debian_sources() {
+	find "$GUEST/debiandisk" "$GUEST/../rootdisk/ext4" -name '*.go' ! -name '*_test.go' ! -name doc.go | LC_ALL=C sort
+	echo "$GUEST/debian.sh"
 }
 
 make_debian() {
