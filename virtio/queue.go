@@ -144,17 +144,25 @@ func (q *Queue) violation(err error) error {
 // Done gives a chain back with the number of bytes written to its writable part, from its beginning. c must not be used
 // afterwards. The driver is interrupted by Flush only.
 func (q *Queue) Done(c *Chain, written uint32) {
+	q.DoneAll([]*Chain{c}, []uint32{written})
+}
+
+// DoneAll is Done for each of chains with as many bytes as written says. The driver finds all of them used, or none: a frame in several buffers
+// has to come whole (virtio 1.2, 5.1.6.4).
+func (q *Queue) DoneAll(chains []*Chain, written []uint32) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.dead {
 		return
 	}
-	q.taken[c.head] = false // before the driver can make it available again
-	q.free = append(q.free, c)
-	e := q.used[usedHeader+usedEntry*int(q.usedIdx&(q.size-1)):][:usedEntry]
-	binary.LittleEndian.PutUint32(e, uint32(c.head))
-	binary.LittleEndian.PutUint32(e[4:], uint32(min(uint64(written), c.writeLen)))
-	q.usedIdx++
+	for i, c := range chains {
+		q.taken[c.head] = false // before the driver can make it available again
+		q.free = append(q.free, c)
+		e := q.used[usedHeader+usedEntry*int(q.usedIdx&(q.size-1)):][:usedEntry]
+		binary.LittleEndian.PutUint32(e, uint32(c.head))
+		binary.LittleEndian.PutUint32(e[4:], uint32(min(uint64(written[i]), c.writeLen)))
+		q.usedIdx++
+	}
 	memmap.StoreUint16(q.used[2:], q.usedIdx)
 }
 

@@ -163,9 +163,7 @@ func (x *receiver) put(n int) error {
 	var count [2]byte
 	binary.LittleEndian.PutUint16(count[:], uint16(len(x.done)))
 	x.write(vnethdr.NumBuffers, count[:])
-	for i, c := range x.window[:len(x.done)] {
-		x.q.Done(c, x.done[i])
-	}
+	x.q.DoneAll(x.window[:len(x.done)], x.done)
 	rest := copy(x.window, x.window[len(x.done):])
 	clear(x.window[rest:])
 	x.window = x.window[:rest]
