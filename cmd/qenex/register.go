@@ -36,12 +36,14 @@ func (c *runCmd) register(g *guest, p *plan) (reg *registered, err error) {
 		out = os.Stderr
 	}
 	reg = &registered{name: c.Name}
-	reg.r, err = fleet.Open("")
+	if reg.r, err = fleet.Open(""); err == nil {
+		reg.vm, err = reg.r.Create(c.describe(g, p))
+	}
+	if err != nil && (c.Name != "" || c.Detach) {
+		return nil, inputError("%w", err)
+	}
 	if err != nil {
-		if c.Name != "" || c.Detach {
-			return nil, inputError("%w", err)
-		}
-		fmt.Fprintf(os.Stderr, "qenex: warning: qenex ps does not know this machine: %v\n", err)
+		fmt.Fprintf(os.Stderr, "qenex: warning: qenex ps will not know this machine: %v\n", oneLine(err))
 		reg.console = fleet.NewConsole(out, nil)
 		return reg, nil
 	}
@@ -50,9 +52,6 @@ func (c *runCmd) register(g *guest, p *plan) (reg *registered, err error) {
 			err = errors.Join(err, reg.close(fleet.Outcome{Cause: "error"}))
 		}
 	}()
-	if reg.vm, err = reg.r.Create(c.describe(g, p)); err != nil {
-		return reg, inputError("--name: %w", err)
-	}
 	reg.name = reg.vm.Name
 	if reg.log, err = fleet.NewLog(reg.vm.Path("console.log"), fleet.LogLimit); err != nil {
 		return reg, err
