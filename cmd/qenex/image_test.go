@@ -156,6 +156,23 @@ func TestImageMachine(t *testing.T) {
 	}
 }
 
+// TestDetachedGuestDies wants the command that waits for an agent to tell how the guest ended instead, and what it said to stay.
+func TestDetachedGuestDies(t *testing.T) {
+	needGuest(t)
+	r := ownFleet(t)
+	kernel, err := artefact.Path(artefact.LeanKernel)
+	if err != nil {
+		t.Fatal(err)
+	}
+	refused(t, exitPanic, "ended by panic", "run", "--kernel", kernel, "--agent", "-d", "--name", "short", "--cmdline", serialConsole+" panic=-1 rdinit=/none init=/none root=/dev/none")
+	if vm, err := r.Get("short"); err != nil || vm.Outcome == nil {
+		t.Fatalf("%+v, %v", vm, err)
+	}
+	if out := must(t, "logs", "short"); !strings.Contains(out, "Kernel panic") {
+		t.Errorf("logs %q", out)
+	}
+}
+
 // execTerminal runs a command on a terminal, of which it knows the size.
 func execTerminal(t *testing.T) {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,9 +32,13 @@ type registered struct {
 
 // register makes the machine known to the fleet, and its console.
 func (c *runCmd) register(g *guest, p *plan) (reg *registered, err error) {
-	out := os.Stdout
-	if c.JSON {
+	var out io.Writer
+	switch {
+	case c.Detach || p.command != nil: // standard output is the command's, or nobody's
+	case c.JSON:
 		out = os.Stderr
+	default:
+		out = os.Stdout
 	}
 	reg = &registered{name: c.Name}
 	if reg.r, err = fleet.Open(""); err == nil {
@@ -64,9 +69,6 @@ func (c *runCmd) register(g *guest, p *plan) (reg *registered, err error) {
 		if err := ownErrors(reg.vm.Path("errors.log")); err != nil {
 			return reg, err
 		}
-	}
-	if c.Detach || p.command != nil {
-		reg.console = fleet.NewConsole(nil, reg.log)
 	}
 	reg.server, err = fleet.NewServer(reg.vm, g, reg.console, reg.log, reg.output)
 	return reg, err
