@@ -292,14 +292,14 @@ func TestStressBalloon(t *testing.T) {
 	count := virtiotest.Nonsense{Fill: func(r *rand.Rand, queue, _ int, p []byte) {
 		// Frames behind the rings mostly, so that the driver finds what it wrote.
 		for ; len(p) >= 4 && queue != queueStats; p = p[4:] {
-			binary.LittleEndian.PutUint32(p, 256+uint32(r.IntN(760))+uint32(r.IntN(2000)/1999)*r.Uint32())
+			binary.LittleEndian.PutUint32(p, 64+uint32(r.IntN(190))+uint32(r.IntN(2000)/1999)*r.Uint32())
 		}
 	}}.Run(t, d, 1, *stress)
 	cancel()
 	<-done
 	t.Logf("%v; %+v", count, d.Sizes())
-	if count.Answers == 0 || count.Failures == 0 || count.Starts < 2 {
-		t.Errorf("%v: too little of it", count)
+	if s := d.Sizes(); count.Answers == 0 || count.Failures == 0 || count.Starts < 2 || s.Inflated == 0 || s.Reported == 0 {
+		t.Errorf("%v, %+v: too little of it", count, s)
 	}
 	if n := len(d.Statistics().Values); n > len(statNames) {
 		t.Errorf("%d statistics", n)

@@ -352,7 +352,10 @@ func TestSpecialFiles(t *testing.T) {
 func TestLimits(t *testing.T) {
 	dir := t.TempDir()
 	c := newClient(t, dir, false)
+	c.drv.Reset()
 	c.drv.Instance.Device().(*Device).s.maxFIDs = 10
+	c.drv.Start()
+	c.start()
 	for f := range uint32(9) {
 		c.to(root, f+1)
 	}
