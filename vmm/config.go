@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qenex/qenex-kernel/memmap"
+	"github.com/qenex/qenex-kernel/tpm/crb"
 	"github.com/qenex/qenex-kernel/vcpu/cpuid"
 	"github.com/qenex/qenex-kernel/virtio"
 	"github.com/qenex/qenex-kernel/vmm/boot"
@@ -63,6 +64,10 @@ type Config struct {
 	Virtio    []virtio.Device // at most 15 with MMIO, 31 with PCI; started by their drivers, stopped with the machine, in one machine at a time
 	Transport Transport       // how the guest reaches them
 
+	// TPM executes the commands of the guest's TPM; nil: it has none. The guest finds it with ACPI only. It is started already and
+	// stays the caller's; no command is under way once Wait has returned, or Close.
+	TPM crb.TPM
+
 	Heal bool // complete instructions and arm the SYSCALL shim where KVM needs it
 
 	Console io.Writer // gets what the guest writes to COM1; nil drops it
@@ -100,6 +105,8 @@ func (c *Config) check() error {
 		return fmt.Errorf("%w: %d MiB of memory; a machine has at least %d", ErrConfig, c.Memory/memmap.MiB, MinMemory/memmap.MiB)
 	case c.Memory%memmap.PageSize != 0:
 		return fmt.Errorf("%w: %d bytes of memory; it must be a multiple of %d", ErrConfig, c.Memory, memmap.PageSize)
+	case c.TPM != nil && c.Tables != ACPI:
+		return fmt.Errorf("%w: a TPM without ACPI tables; a guest finds it there only", ErrConfig)
 	case strings.ContainsAny(c.Cmdline, "\x00\n"):
 		return fmt.Errorf("%w: the kernel command line holds a NUL or a newline", ErrConfig)
 	}

@@ -119,6 +119,7 @@ func (m *Machine) Wait(ctx context.Context) (Outcome, error) {
 		}
 	}
 	devices := m.stopVirtio()
+	m.stopTPM()
 	flush, cancel := context.WithTimeout(ctx, flushTime)
 	defer cancel()
 	err := m.serial.Flush(flush)

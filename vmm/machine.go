@@ -15,6 +15,7 @@ import (
 	"github.com/qenex/qenex-kernel/device/pci"
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/memmap"
+	"github.com/qenex/qenex-kernel/tpm/crb"
 	"github.com/qenex/qenex-kernel/vcpu"
 	"github.com/qenex/qenex-kernel/vcpu/probe"
 	"github.com/qenex/qenex-kernel/vmm/acpi"
@@ -44,6 +45,8 @@ type Machine struct {
 	i8042        *device.I8042
 	portA        *device.PortA
 	resetControl *device.ResetControl
+
+	tpm *crb.Device // nil without a TPM
 
 	virtio []*attached // in the order of Config.Virtio
 	pci    *pci.Bus    // nil with Transport MMIO
@@ -126,6 +129,9 @@ func New(cfg Config) (m *Machine, err error) {
 		return m, err
 	}
 	if err := m.addDevices(); err != nil {
+		return m, err
+	}
+	if err := m.addTPM(); err != nil {
 		return m, err
 	}
 	if err := m.addVirtio(); err != nil {
@@ -215,6 +221,9 @@ func (m *Machine) writeTables() (rsdp uint64, err error) {
 	} else {
 		tables.Devices = m.mmioTables()
 	}
+	if m.tpm != nil {
+		tables.TPM = &acpi.TPM{Base: crb.Base, Size: crb.Size, ControlArea: crb.ControlArea}
+	}
 	if m.cfg.Tables == NoTable {
 		return 0, nil
 	}
@@ -242,6 +251,9 @@ func (m *Machine) Memory() *memmap.Memory { return m.mem }
 // VCPUs returns the machine's vCPUs, which stay the machine's.
 func (m *Machine) VCPUs() []*vcpu.VCPU { return append([]*vcpu.VCPU(nil), m.vcpus...) }
 
+// Cmdline returns the command line that the kernel gets, hints and all.
+func (m *Machine) Cmdline() string { return m.cmdline }
+
 // Close stops the machine and frees everything it holds. The reader given as Config.Input
 // must have ended or end by itself.
 func (m *Machine) Close() error {
@@ -257,6 +269,7 @@ func (m *Machine) Close() error {
 		m.input.Wait()
 	}
 	errs = append(errs, m.stopVirtio())
+	m.stopTPM()
 	if m.vm != nil {
 		errs = append(errs, m.vm.Close())
 	}

@@ -238,6 +238,7 @@ func TestBadConfig(t *testing.T) {
 		"long cmdline":    {func(c *Config) { c.Cmdline = strings.Repeat("a", 70000) }, boot.ErrCmdline, ""},
 		"NUL in cmdline":  {func(c *Config) { c.Cmdline = "a\x00b" }, ErrConfig, "NUL"},
 		"bzImage mode":    {func(c *Config) { c.Boot = boot.Linux64 }, boot.ErrMode, ""},
+		"TPM, no ACPI":    {func(c *Config) { c.TPM = fakeTPM{} }, ErrConfig, "ACPI"},
 		"no KVM":          {func(c *Config) { c.KVM = "/nonexistent" }, kvm.ErrNoDevice, "/nonexistent"},
 		"not KVM":         {func(c *Config) { c.KVM = "/dev/null" }, kvm.ErrNotKVM, "/dev/null"},
 	} {

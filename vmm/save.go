@@ -32,6 +32,9 @@ func (m *Machine) Save() (*Saved, error) {
 	if len(m.cfg.Virtio) > 0 {
 		return nil, fmt.Errorf("%w: it has %d virtio devices, whose state is not part of it", ErrShape, len(m.cfg.Virtio))
 	}
+	if m.tpm != nil {
+		return nil, fmt.Errorf("%w: it has a TPM, whose state is not part of it", ErrShape)
+	}
 	msrs, err := m.sys.MSRIndexList()
 	if err != nil {
 		return nil, err

@@ -106,6 +106,7 @@ var fullConfig = Config{
 	GenerationIRQ: 9,
 
 	PowerButtonIRQ: 20,
+	TPM:            &TPM{Base: 0xfed40000, Size: 0x1000, ControlArea: 0x40},
 	PCI:            &PCI{Base: 0xe0000000, Size: 0x10000000, Lines: []uint32{0, 5, 10}},
 	Devices: []Device{
 		{HID: "LNRO0005", UID: 0, Base: 0xd0000000, Size: 0x1000, IRQ: 5},
@@ -138,6 +139,21 @@ func TestFADT(t *testing.T) {
 	}
 	if f[128] != 1 {
 		t.Errorf("reset value %d", f[128])
+	}
+}
+
+// TestTPM2 reads the TPM2 table with the offsets of the TCG ACPI Specification 1.3, table 7.
+func TestTPM2(t *testing.T) {
+	_, tables := write(t, fullConfig)
+	b := tables["TPM2"]
+	if len(b) != 76 || b[8] != 4 {
+		t.Fatalf("%d bytes, revision %d", len(b), b[8])
+	}
+	if class, area, start := le.Uint16(b[36:]), le.Uint64(b[40:]), le.Uint32(b[48:]); class != 0 || area != 0xfed40040 || start != 7 {
+		t.Errorf("platform class %d, control area %#x, start method %d", class, area, start)
+	}
+	if _, tables := write(t, Config{CPUs: 1}); tables["TPM2"] != nil {
+		t.Error("a TPM2 table without a TPM")
 	}
 }
 
@@ -282,8 +298,8 @@ func TestDSDT(t *testing.T) {
 			got[d.name][k.name] = k.value
 		}
 	}
-	if len(got) != 10 {
-		t.Errorf("%d devices, want 10", len(got))
+	if len(got) != 11 {
+		t.Errorf("%d devices, want 11", len(got))
 	}
 	irq := func(flags byte, n byte) []byte { return []byte{0x89, 6, 0, flags, 1, n, 0, 0, 0} }
 	for _, w := range []struct {
@@ -313,6 +329,8 @@ func TestDSDT(t *testing.T) {
 		{"PCI0", "_CRS", []byte{0x47, 1, 0xf8, 0xc, 0xf8, 0xc, 1, 8}},
 		{"PCI0", "_CRS", []byte{0x87, 23, 0, 0, 12, 1, 0, 0, 0, 0, 0, 0, 0, 0xe0, 0xff, 0xff, 0xff, 0xef, 0, 0, 0, 0, 0, 0, 0, 0x10}},
 		{"PCI0", "_PRT", []byte{0x12, 0x1a, 2, 0x12, 0xb, 4, 0x0c, 0xff, 0xff, 1, 0, 0, 0, 0x0a, 5, 0x12, 0xb, 4, 0x0c, 0xff, 0xff, 2, 0, 0, 0, 0x0a, 10}},
+		{"TPM_", "_HID", []byte("\x0dMSFT0101\x00")},
+		{"TPM_", "_CRS", []byte{0x86, 9, 0, 1, 0, 0, 0xd4, 0xfe, 0, 0x10, 0, 0}},
 		{"D000", "_HID", []byte("\x0dLNRO0005\x00")},
 		{"D000", "_UID", []byte{0}},
 		{"D000", "_CRS", []byte{0x86, 9, 0, 1, 0, 0, 0, 0xd0, 0, 0x10, 0, 0}},
@@ -324,7 +342,7 @@ func TestDSDT(t *testing.T) {
 			t.Errorf("%s.%s is % x, want % x in it", w.device, w.object, got[w.device][w.object], w.holds)
 		}
 	}
-	if n := len(tables["DSDT"]); n > 950 {
+	if n := len(tables["DSDT"]); n > 1000 {
 		t.Errorf("the DSDT has %d bytes; each costs boot time on a slow KVM", n)
 	}
 }
@@ -386,6 +404,10 @@ func TestBadConfig(t *testing.T) {
 		{"PCI window empty", Config{CPUs: 1, PCI: &PCI{Base: 0xd0000000}}},
 		{"PCI window too long", Config{CPUs: 1, PCI: &PCI{Base: 0xd0000000, Size: 0x30000001}}},
 		{"PCI interrupt 24", Config{CPUs: 1, PCI: &PCI{Base: 0xd0000000, Size: 0x1000, Lines: []uint32{24}}}},
+		{"TPM in RAM", Config{CPUs: 1, TPM: &TPM{Base: 0x1000, Size: 0x1000}}},
+		{"TPM window empty", Config{CPUs: 1, TPM: &TPM{Base: 0xfed40000}}},
+		{"TPM window too long", Config{CPUs: 1, TPM: &TPM{Base: 0xfffff000, Size: 0x1001}}},
+		{"TPM control area outside", Config{CPUs: 1, TPM: &TPM{Base: 0xfed40000, Size: 0x1000, ControlArea: 0x1000}}},
 		{"33 PCI slots", Config{CPUs: 1, PCI: &PCI{Base: 0xd0000000, Size: 0x1000, Lines: make([]uint32, 33)}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -179,6 +179,12 @@ func dsdtBody(c Config) []byte {
 	if c.PCI != nil {
 		devices = append(devices, hostBridge(c.PCI))
 	}
+	if t := c.TPM; t != nil {
+		devices = append(devices, device("TPM_",
+			name("_HID", str("MSFT0101")),
+			name("_STA", integer(0xf)),
+			name("_CRS", resources(memory32(t.Base, t.Size)))))
+	}
 	for i, d := range c.Devices {
 		devices = append(devices, device(fmt.Sprintf("D%03X", i),
 			name("_HID", str(d.HID)),

@@ -47,6 +47,14 @@ type Config struct {
 	PowerButtonIRQ uint32
 	// PCI describes the PCI host bridge; nil for none (ACPI only).
 	PCI *PCI
+	// TPM describes a TPM; nil for none (ACPI only).
+	TPM *TPM
+}
+
+// TPM is a TPM 2.0 with a command response buffer interface.
+type TPM struct {
+	Base, Size  uint32 // its MMIO window
+	ControlArea uint32 // how far into the window the control area is
 }
 
 // PCI is a host bridge with bus 0 only, whose configuration space is behind the ports from PCIPort.
@@ -88,6 +96,9 @@ func (c Config) check() error {
 				return fmt.Errorf("%w: PCI slot %d has interrupt %d; the IOAPIC has %d pins", ErrConfig, slot, irq, ioapicPins)
 			}
 		}
+	}
+	if t := c.TPM; t != nil && (t.Base < memmap.HoleStart || t.Size == 0 || t.Size-1 > 0xffffffff-t.Base || t.ControlArea >= t.Size) {
+		return fmt.Errorf("%w: the TPM has %#x bytes at %#x and its control area %#x further; its window must lie behind %#x, and the control area in it", ErrConfig, t.Size, t.Base, t.ControlArea, uint64(memmap.HoleStart))
 	}
 	type key struct {
 		hid string

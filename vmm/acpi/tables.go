@@ -44,7 +44,11 @@ func Write(mem *memmap.Memory, c Config) (rsdp uint64, err error) {
 	dsdt := place("DSDT", 2, dsdtBody(c))
 	fadt := place("FACP", 6, fadtBody(dsdt))
 	madt := place("APIC", 5, madtBody(c.CPUs))
-	xsdt := place("XSDT", 1, le.AppendUint64(le.AppendUint64(nil, fadt), madt))
+	list := le.AppendUint64(le.AppendUint64(nil, fadt), madt)
+	if c.TPM != nil {
+		list = le.AppendUint64(list, place("TPM2", 4, tpmBody(c.TPM)))
+	}
+	xsdt := place("XSDT", 1, list)
 	if uint64(boot.ACPIBase+len(block)) > tablesEnd {
 		return 0, fmt.Errorf("%w: the ACPI tables of %d CPUs and %d devices take %d bytes, and there is room for %d; use fewer", ErrConfig, c.CPUs, len(c.Devices), len(block), tablesEnd-boot.ACPIBase)
 	}
@@ -176,4 +180,16 @@ func madtBody(cpus int) []byte {
 		b = append(b, 1, 0, 0, 0)
 	}
 	return b
+}
+
+// startCRB is the start method of a command response buffer (TCG ACPI Specification 1.3, section 8).
+const startCRB = 7
+
+// tpmBody makes the TPM2 table of a client platform (TCG ACPI Specification 1.3, section 8), without an event log: there is no firmware
+// that had one.
+func tpmBody(t *TPM) []byte {
+	b := le.AppendUint32(nil, 0) // platform class, reserved
+	b = le.AppendUint64(b, uint64(t.Base)+uint64(t.ControlArea))
+	b = le.AppendUint32(b, startCRB)
+	return append(b, make([]byte, 12+4+8)...) // start method's parameters; the log's size and address
 }
