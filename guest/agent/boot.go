@@ -25,17 +25,16 @@ var mounts = []mount{
 	{"tmpfs", "/run", "mode=0755", unix.MS_NOSUID | unix.MS_NODEV},
 }
 
-// boot makes a user space, and leaves process 1 to the root's own init if there is one; then it does not return. After an error
-// the guest is as far as it got.
+// boot makes a user space, and leaves process 1 to the root's own init if there is one; then it does not return. Its error is what
+// the guest cannot be used without: the root, shares, modules.
 func boot() (commandLine, error) {
-	var failed []error
-	failed = append(failed, mounts[0].mount())
+	report("boot", mounts[0].mount())
 	c := readCommandLine()
-	failed = append(failed, withHints(c))
+	report("boot", withHints(c))
 	for _, m := range mounts[1:] {
-		failed = append(failed, m.mount())
+		report("boot", m.mount())
 	}
-	failed = append(failed, loadModules(c))
+	failed := []error{loadModules(c)}
 	if c.root != "" {
 		if err := enterRoot(c); err != nil {
 			return c, errors.Join(append(failed, err)...)
