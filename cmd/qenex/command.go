@@ -48,12 +48,15 @@ func follow(ctx context.Context, client *agent.Client, cmd agent.Command, starte
 		defer raw.Guard()
 		cmd.Size = terminalSize()
 	}
-	stdin, err := terminal.NewReader(0)
-	if err != nil {
-		return 0, err
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	if !isTerminal(0) || inForeground(0) { // a job in the background would be stopped by reading
+		stdin, err := terminal.NewReader(0)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { err = errors.Join(err, stdin.Close()) }()
+		cmd.Stdin = stdin
 	}
-	defer func() { err = errors.Join(err, stdin.Close()) }()
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = stdin, os.Stdout, os.Stderr
 	p, err := client.Start(ctx, cmd)
 	if err != nil {
 		return 0, err

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
+	"github.com/qenex/qenex-kernel/fleet"
 	"github.com/qenex/qenex-kernel/oci/container"
 )
 
@@ -73,8 +75,14 @@ func liftGlobals(args []string) []string {
 	return slices.Concat(args[:1], lifted, args[1:])
 }
 
-// containersOnly says that a name is a container's: whoever gives the directory of containers means one.
-func (f *ociFlags) containersOnly() bool { return f.Root != "" }
+// containersOnly says that a name is a container's: whoever gives a directory of containers, in which there are no machines, means one.
+func (f *ociFlags) containersOnly() bool {
+	if f.Root == "" {
+		return false
+	}
+	machines, err := fleet.DefaultDir()
+	return err != nil || filepath.Clean(f.Root) != filepath.Clean(machines)
+}
 
 // store opens the directory of containers.
 func (f *ociFlags) store() (*container.Store, error) { return container.OpenStore(f.Root) }
