@@ -40,9 +40,9 @@ func terminalSize() agent.Size {
 // to send it signals.
 func follow(ctx context.Context, client *agent.Client, cmd agent.Command, started func(*running)) (code int, err error) {
 	if cmd.TTY {
-		raw, err := terminal.MakeRaw(0)
-		if err != nil {
-			return 0, err
+		raw, failed := terminal.MakeRaw(0)
+		if failed != nil {
+			return 0, failed
 		}
 		defer func() { err = errors.Join(err, raw.Restore()) }()
 		defer raw.Guard()
@@ -50,9 +50,9 @@ func follow(ctx context.Context, client *agent.Client, cmd agent.Command, starte
 	}
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	if !isTerminal(0) || inForeground(0) { // a job in the background would be stopped by reading
-		stdin, err := terminal.NewReader(0)
-		if err != nil {
-			return 0, err
+		stdin, failed := terminal.NewReader(0)
+		if failed != nil {
+			return 0, failed
 		}
 		defer func() { err = errors.Join(err, stdin.Close()) }()
 		cmd.Stdin = stdin

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os/signal"
-	"syscall"
 
 	"github.com/qenex/qenex-kernel/agent"
 	"github.com/qenex/qenex-kernel/fleet"
@@ -80,11 +78,13 @@ func (c *execCmd) machine(vm *fleet.VM) error {
 		}
 	}
 	ctx := context.Background()
-	signals := catchSignals(false)
-	defer signal.Reset()
-	code, err := follow(ctx, agentOf(ctx, vm), cmd, func(r *running) {
-		go forward(signals, func(s syscall.Signal) { r.signal(s) })
-	})
+	client := agentOf(ctx, vm)
+	if c.TTY { // whoever waits for a guest to boot wants Ctrl-C to work
+		if _, err := client.Ping(ctx); err != nil {
+			return err
+		}
+	}
+	code, err := follow(ctx, client, cmd, func(r *running) { go forward(catchSignals(false), r.signal) })
 	if err != nil {
 		return &exitError{commandCode(err), err}
 	}
