@@ -149,6 +149,9 @@ func (f *ociFlags) report(err error) error {
 	if err == nil || errors.As(err, &e) && e.err == nil {
 		return err
 	}
+	if !f.containersOnly() && errors.Is(err, container.ErrNotFound) {
+		err = fmt.Errorf("%w, and there is no machine of that name; qenex ps lists both", err)
+	}
 	return errors.Join(err, f.log("error", oneLine(err)))
 }
 
