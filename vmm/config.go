@@ -81,7 +81,8 @@ type Config struct {
 // SoftwareHints are kernel parameters that keep Linux away from instructions which a software KVM emulates
 // wrongly or not at all, and from what is needlessly slow there: pci=off because the machine has no PCI bus to be searched; with
 // Transport PCI it is left out.
-const SoftwareHints = noPCI + "noxsave clearcpuid=smap,popcnt,erms,fsrm no_timer_check tsc=reliable"
+const SoftwareHints = noPCI + "noxsave clearcpuid=smap,popcnt,erms,fsrm no_timer_check tsc=reliable" +
+	" GODEBUG=cpu.avx=off,cpu.avx2=off,cpu.avx512f=off" // into init's environment: without XSAVE no process may rely on AVX registers
 
 // noPCI keeps Linux from looking for PCI. It is the first of SoftwareHints.
 const noPCI = "pci=off "
