@@ -6,6 +6,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"math/rand/v2"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -257,4 +260,49 @@ func copyFiles(t *testing.T) {
 	}
 	must(t, "cp", "web:/root/unpacked/dir/a", filepath.Join(here, "stream"))
 	same("stream", "a")
+}
+
+// TestImageDevices has a machine with every device: a page over its network from a server on this host's loopback, 64 MiB from one disk to
+// another and from there to a third, and bytes to and fro over its socket device.
+func TestImageDevices(t *testing.T) {
+	needGuest(t)
+	ownFleet(t)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "page "+r.URL.Path+"\n") }))
+	defer web.Close()
+	const size = 64 << 20
+	dir := t.TempDir()
+	disks := [3]string{filepath.Join(dir, "full"), filepath.Join(dir, "copy"), filepath.Join(dir, "again")}
+	content := make([]byte, size)
+	rand.NewChaCha8([32]byte{6}).Read(content)
+	for path, b := range map[string][]byte{disks[0]: content, disks[1]: nil, disks[2]: nil, filepath.Join(dir, "hello"): []byte("shared\n")} {
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, path := range disks[1:] {
+		if err := os.Truncate(path, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, port, _ := strings.Cut(web.Listener.Addr().String(), ":")
+	cmd := command("run", "--image", "dir:"+rootfs(t), "--net", "host-loopback", "--console", "virtio", "--balloon", "--rng",
+		"--vsock", filepath.Join(dir, "vsock"), "--share", dir+":/shared:ro",
+		"--disk", disks[0]+",format=raw,ro,serial=full", "--disk", disks[1]+",format=raw", "--disk", disks[2]+",format=raw",
+		"--", "/bin/sh", "-c", `set -e; cat; cat /sys/block/vdb/serial; echo; wget -qO- http://10.0.2.2:`+port+`/from/guest
+			dd if=/dev/vdb of=/dev/vdc bs=1M iflag=direct oflag=direct; dd if=/dev/vdc of=/dev/vdd bs=1M iflag=direct oflag=direct
+			cat /sys/class/misc/hw_random/rng_current; cat /shared/hello`)
+	echo := strings.Repeat("to and fro ", 10000) + "\n"
+	cmd.Stdin = strings.NewReader(echo)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if want := echo + "full\npage /from/guest\nvirtio_rng.0\nshared\n"; err != nil || string(out) != want {
+		t.Errorf("output %.200q ... %q, want an end of %q; %v; errors %q", out, out[max(0, len(out)-200):], want[len(echo):], err, &errs)
+	}
+	for _, path := range disks {
+		got, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(got, content) {
+			t.Errorf("%s: %d bytes, not those of the first disk; %v", path, len(got), err)
+		}
+	}
 }
