@@ -14,18 +14,19 @@ BENCH_FLAGS ?=
 
 # The rooms that drive KVM, and the programs for native guests: their tests also run in the svm lane. Not vcpu/complete: it
 # has no KVM, and holds the real CPU against its results, which an emulated one is not.
-SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./guestkernel ./guestkernel/ring0 ./guestkernel/pagetable ./internal/programs
-SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio,initramfs-agent-stock.cpio
+SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./gdbstub ./virtio/block ./guest/agent \
+	./guestkernel ./guestkernel/ring0 ./guestkernel/pagetable ./internal/programs
+SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio,busybox,initramfs-agent.cpio,initramfs-agent-stock.cpio
 # The rooms with more than one goroutine.
-RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./virtio/... ./blockdev ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./agent/... ./fleet ./gdbstub \
-	./oci/container ./auditchain/...
+RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./virtio/... ./blockdev ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./agent/... ./fleet ./gdbstub ./rootdisk/... ./tapnet \
+	./oci/container ./internal/process ./auditchain/... ./tpm/...
 # The devices that a hostile driver is let loose on.
 HOSTILE_PACKAGES ?= ./virtio $(addprefix ./virtio/,mmio pci block nic vsock console rng balloon fs9p)
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: build run test test-go test-race test-svm test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
-	guest guest-stock guest-lean guest-bench install uninstall clean distclean clean-guest help
+.PHONY: build run test test-go test-race test-svm test-debian test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
+	guest guest-stock guest-lean guest-bench guest-debian install uninstall clean distclean clean-guest help
 
 build: ## build bin/qenex, a static binary, and bin/qenex-vmm, the same for kernels only
 	CGO_ENABLED=0 $(GO) build -trimpath -tags '$(BUILD_TAGS)' -ldflags '-s -w -X main.version=$(VERSION)' -o bin/qenex ./cmd/qenex
@@ -34,7 +35,7 @@ build: ## build bin/qenex, a static binary, and bin/qenex-vmm, the same for kern
 run: build ## run a Linux program in a virtual machine of its own; no guest to download
 	packaging/demo
 
-test: guest lint test-uroot test-svm test-race test-go ## run every test: lint, the svm lane, the race detector, go test
+test: guest lint test-uroot test-svm test-debian test-race test-go ## run every test: lint, the svm lane, the race detector, go test
 
 # Without cgo, as the program is built: with it, Go cannot make a system call on all threads, and no guest is confined.
 test-go: ## run the ordinary tests
@@ -45,7 +46,10 @@ test-race: ## run the tests of the concurrent rooms under the race detector
 
 test-svm: guest ## run the KVM tests inside an emulated machine with AMD SVM (needs QEMU; QENEX_NO_SVM=1 leaves them out)
 	$(GO) run ./internal/programs/prebuild bin/programs
-	$(GO) run ./internal/svmlane/svmtest -timeout 8m -artefacts $(SVM_ARTEFACTS) -extra bin/programs $(SVM_PACKAGES)
+	$(GO) run ./internal/svmlane/svmtest -timeout 15m -artefacts $(SVM_ARTEFACTS) -extra bin/programs $(SVM_PACKAGES)
+
+test-debian: guest guest-debian ## run a Debian disk on Debian's kernel in the svm lane, and kill it (needs root once, for debootstrap)
+	$(GO) run ./internal/svmlane/svmtest -timeout 8m -artefacts stock/vmlinux,initramfs-agent-stock.cpio -disks debian.ext4 ./internal/debiantest
 
 test-uroot: ## run the tests of the u-root guest's own module
 	cd guest/uroot && $(GO) test ./...
@@ -79,10 +83,13 @@ guest: ## make all guest artefacts: kernels and initramfs images (a kernel build
 	guest/build.sh all
 
 guest-stock: ## make the stock kernel and the initramfs images; no kernel build
-	guest/build.sh tiny busybox stock uroot
+	guest/build.sh tiny busybox stock uroot agent
 
 guest-lean: ## make the lean kernel and the small initramfs images
-	guest/build.sh tiny busybox lean
+	guest/build.sh tiny busybox lean agent
+
+guest-debian: ## make a Debian disk with debootstrap (as root; 2 to 5 minutes, once)
+	guest/build.sh debian
 
 guest-bench: ## make the guest that `make bench` measures devices with
 	guest/build.sh bench

@@ -12,7 +12,7 @@ as_root() {
 }
 
 # Everything that any step needs, for who has to ask an administrator and would rather ask once.
-ALL_TOOLS="make gcc libc6-dev binutils flex bison bc libelf-dev xz-utils lz4 qemu-system-x86"
+ALL_TOOLS="make gcc libc6-dev binutils flex bison bc libelf-dev xz-utils lz4 qemu-system-x86 debootstrap e2fsprogs"
 
 # need PACKAGE...: make sure that the packages are installed, or say what to run and stop.
 need() {
