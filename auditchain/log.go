@@ -159,7 +159,7 @@ func (l *Log) Append(r Record) (index uint64, err error) {
 }
 
 func (l *Log) add(r Record, own bool) (Pending, error) {
-	r = r.clean()
+	r = r.Clean()
 	var buf [256]byte
 	data, err := r.AppendBinary(buf[:0])
 	if err != nil {

@@ -77,9 +77,9 @@ type Record struct {
 	Detail string   // for people: the error, the reason
 }
 
-// clean returns r with strings that fit: what is too long is cut, what is not UTF-8 is replaced. So nobody escapes the log with
-// arguments it cannot hold; Args covers them as they were.
-func (r Record) clean() Record {
+// Clean returns r as Add keeps it: strings that are too long are cut, what is not UTF-8 is replaced, and a missing time is set. So
+// nobody escapes the log with arguments it cannot hold; Args covers them as they were.
+func (r Record) Clean() Record {
 	r.Who, r.Verb, r.VM = cleanString(r.Who, MaxName), cleanString(r.Verb, MaxName), cleanString(r.VM, MaxName)
 	r.Detail = cleanString(r.Detail, MaxDetail)
 	if r.Time <= 0 {

@@ -75,7 +75,7 @@ func TestRecordStrict(t *testing.T) {
 }
 
 func TestRecordClean(t *testing.T) {
-	r := Record{Kind: Syscall, Who: strings.Repeat("é", 200), Verb: "\xffopen", Detail: strings.Repeat("x", 5000)}.clean()
+	r := Record{Kind: Syscall, Who: strings.Repeat("é", 200), Verb: "\xffopen", Detail: strings.Repeat("x", 5000)}.Clean()
 	if len(r.Who) != 254 || !utf8.ValidString(r.Who) || r.Verb != "\uFFFDopen" || len(r.Detail) != MaxDetail || r.Time == 0 {
 		t.Errorf("%+v", r)
 	}

@@ -1,6 +1,7 @@
 package tpm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -33,7 +34,8 @@ const (
 // best derived from its key. If m is not nil, every root is measured into PCR 14
 // as well, as long as the event log has room.
 func (t *TPM) NewAnchor(number uint8, secret []byte, m *Measurements) (*Anchor, error) {
-	a := &Anchor{t: t, m: m, secret: secret}
+	// go-tpm cuts an authorization value at its first zero byte, the TPM at its trailing ones only: there are to be none.
+	a := &Anchor{t: t, m: m, secret: bytes.ReplaceAll(secret, []byte{0}, []byte{0xff})}
 	if err := a.open(tpm2.TPMHandle(counterBase + 2*uint32(number))); err != nil {
 		return nil, fmt.Errorf("tpm: open the anchor %d: %w", number, err)
 	}

@@ -615,6 +615,25 @@ func TestAuditAnchor(t *testing.T) {
 	})
 }
 
+// TestAnchorSecret opens anchors with zero bytes in their secrets, where authorization values end for some.
+func TestAnchorSecret(t *testing.T) {
+	d := start(t, t.TempDir())
+	defer stop(t, d)
+	for i, at := range []int{0, 7, 31} {
+		secret := bytes.Repeat([]byte{0xa5}, 32)
+		secret[at] = 0
+		for range 2 {
+			a, err := d.NewAnchor(uint8(i), secret, nil)
+			if err != nil {
+				t.Fatalf("zero in byte %d: %v", at, err)
+			}
+			if _, _, err := a.Last(); err != nil {
+				t.Errorf("zero in byte %d: %v", at, err)
+			}
+		}
+	}
+}
+
 func TestSoftware(t *testing.T) {
 	dir := t.TempDir()
 	d := start(t, dir)
