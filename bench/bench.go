@@ -38,7 +38,7 @@ type Options struct {
 // "native" is all that begins with it: Linux programs as they are run by the host, by QENEX's native guests, by gVisor and
 // in a Linux guest.
 var ExperimentNames = []string{
-	"start", "ports", "mmio", "boot", "user", "large", "disk", "net", "vsock", "idle", "native", "native.hello", "native.getpid", "native.touch", "native.pipe",
+	"start", "ports", "mmio", "boot", "user", "large", "disk", "net", "vsock", "exec", "idle", "native", "native.hello", "native.getpid", "native.touch", "native.pipe",
 	"native.forks", "native.python", "native.gcc", "native.sha256", "native.threads", "native.idle", "native.switch",
 }
 

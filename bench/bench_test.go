@@ -76,7 +76,7 @@ func TestRun(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(guest, "lean"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	for name, text := range map[string][]byte{"lean/vmlinux": object(selfTest, 0x1004), "initramfs-tiny.cpio": {0}, "initramfs-bench.cpio": {0}} {
+	for name, text := range map[string][]byte{"lean/vmlinux": object(selfTest, 0x1004), "initramfs-tiny.cpio": {0}, "initramfs-bench.cpio": {0}, "busybox": {0}} {
 		if err := os.WriteFile(filepath.Join(guest, name), text, 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -100,7 +100,7 @@ func TestRun(t *testing.T) {
 	if err := json.Unmarshal(out.Bytes(), &written); err != nil {
 		t.Fatal(err)
 	}
-	if len(table.Rows) != 19 || len(written.Rows) != len(table.Rows) || written.Host.Versions[qenexName] != "fake 1" {
+	if len(table.Rows) != 20 || len(written.Rows) != len(table.Rows) || written.Host.Versions[qenexName] != "fake 1" {
 		t.Fatalf("%d rows, %d written, host %+v", len(table.Rows), len(written.Rows), written.Host)
 	}
 	for _, r := range table.Rows {

@@ -89,6 +89,9 @@ func (m *meter) deviceExperiments(o *Options, dir string) []experiment {
 			return m.devices(ctx, p, t, dir)
 		}})
 	}
+	all = append(all, experiment{"exec", o.BootRuns, []Row{
+		{Title: "qenex exec NAME true in a running machine, start to exit", Unit: "ms"},
+	}, func(ctx context.Context, p peer) ([]float64, error) { return m.exec(ctx, p, dir) }})
 	return append(all, experiment{"idle", o.BootRuns, []Row{
 		{Title: "CPU time of the monitor, vCPU included, while its Linux guest with disk and network sleeps", Unit: "% of a CPU", Goal: "under 0.5 in the monitor"},
 	}, func(ctx context.Context, p peer) ([]float64, error) { return m.idleCPU(ctx, p, dir) }})
@@ -320,4 +323,57 @@ func cpuTime(pid int) (time.Duration, error) {
 		return 0, fmt.Errorf("CPU time of process %d: %w", pid, err)
 	}
 	return time.Duration(t.Nano()), nil
+}
+
+// execRounds is how many commands one run of exec takes the mean of.
+const execRounds = 10
+
+// exec runs commands in a machine in the background.
+func (m *meter) exec(ctx context.Context, p peer, dir string) ([]float64, error) {
+	if p.name != qenexName {
+		return nil, errors.New("not run: it has no agent in its guests")
+	}
+	if m.files.busybox == "" {
+		return nil, errors.New("not run: no busybox here; guest/build.sh busybox lean agent makes it and what else is needed")
+	}
+	dir, err := os.MkdirTemp(dir, "exec-")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	bin := filepath.Join(dir, "root", "bin")
+	if err := os.MkdirAll(bin, 0o755); err != nil {
+		return nil, err
+	}
+	text, err := os.ReadFile(m.files.busybox)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"true", "sleep"} {
+		if err := os.WriteFile(filepath.Join(bin, name), text, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	qenex := func(ctx context.Context, args ...string) error {
+		cmd := exec.CommandContext(ctx, p.path, args...)
+		cmd.Env = append(os.Environ(), "QENEX_RUN="+filepath.Join(dir, "run"))
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("qenex %s: %w: %s", args[0], err, last(out, 400))
+		}
+		return nil
+	}
+	if err := qenex(ctx, "run", "--image", "dir:"+filepath.Join(dir, "root"), "-d", "--name", "bench", "--", "/bin/sleep", "1000000"); err != nil {
+		return nil, err
+	}
+	defer func() { _ = qenex(context.WithoutCancel(ctx), "kill", "bench") }() // it is there, or has ended by itself
+	if err := qenex(ctx, "exec", "bench", "/bin/true"); err != nil {
+		return nil, err
+	}
+	begin := time.Now()
+	for range execRounds {
+		if err := qenex(ctx, "exec", "bench", "/bin/true"); err != nil {
+			return nil, err
+		}
+	}
+	return []float64{ms(time.Since(begin)) / execRounds}, nil
 }

@@ -25,6 +25,7 @@ type artefacts struct {
 	first, ports, mmio string // test guests
 	kernel, user       string // as guest/build.sh made them, "" when they are missing
 	patched, trap      string // kernel without its INT3 self-test, and an initramfs whose init is trapInit
+	busybox            string // for the machine that runs commands, "" when it is missing
 	devices            string // the initramfs of guest/build.sh bench, "" when it is missing
 	program            string // an initramfs whose init is the program that measures
 }
@@ -62,6 +63,9 @@ func prepare(dir, guest string, exits uint32, soft bool) (a artefacts, err error
 	}
 	if tools := filepath.Join(guest, "initramfs-bench.cpio"); exists(tools) {
 		a.devices = tools
+	}
+	if busybox := filepath.Join(guest, "busybox"); exists(busybox) {
+		a.busybox = busybox
 	}
 	if soft {
 		if err := skipFunction(text, selfTest); err != nil {
