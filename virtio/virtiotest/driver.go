@@ -3,6 +3,7 @@ package virtiotest
 import (
 	"encoding/binary"
 	"fmt"
+	"math/bits"
 	"sync"
 	"testing"
 	"time"
@@ -170,9 +171,12 @@ func (d *Driver) Post(queue int, readable [][]byte, writable ...int) *Pending {
 	return d.queues[queue].post(readable, writable)
 }
 
+// class is how much memory is set aside for n bytes: few different sizes, so that what is released fits again.
+func class(n uint64) uint64 { return 1 << max(4, bits.Len64(max(n, 1)-1)) }
+
 // alloc returns the address of n bytes, aligned to 16 bytes.
 func (d *Driver) alloc(n uint64) uint64 {
-	n = max(16, (n+15)&^15)
+	n = class(n)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if l := d.free[n]; len(l) > 0 {
@@ -188,7 +192,7 @@ func (d *Driver) alloc(n uint64) uint64 {
 }
 
 func (d *Driver) release(gpa, n uint64) {
-	n = max(16, (n+15)&^15)
+	n = class(n)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.free[n] = append(d.free[n], gpa)
