@@ -29,6 +29,7 @@ type deviceFlags struct {
 	Share       []string `placeholder:"DIR:TAG[:ro]" sep:"none" help:"Show the host's directory DIR to the guest by 9p, with this TAG. The agent mounts it at /mnt/TAG, or at TAG if that is a path. As in: $PWD:src:ro"`
 	Balloon     bool     `help:"Memory balloon: what the guest does not use goes back to the host."`
 	RNG         bool     `name:"rng" negatable:"" default:"true" help:"Source of randomness from the host (default: on)."`
+	TPM         bool     `name:"tpm" help:"TPM, backed by a swtpm of this machine's own: its PCRs say what the machine was started with. It protects nothing against the host."`
 	ConsoleKind string   `name:"console" default:"serial" enum:"serial,virtio" placeholder:"KIND" help:"Console: serial (ttyS0), or virtio (hvc0), which is quicker and knows the terminal's size (default: ${default})."`
 	Transport   string   `default:"auto" enum:"auto,mmio,pci" placeholder:"KIND" help:"Bus of the devices: mmio or pci (default: pci with the stock kernel of --image, else mmio)."`
 	Name        string   `placeholder:"NAME" help:"Name for qenex ps, stop, exec and others (default: one is made up)."`

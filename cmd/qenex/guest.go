@@ -24,6 +24,7 @@ type guest struct {
 	cancel context.CancelCauseFunc // ends the machine
 	began  time.Time
 	client *agent.Client // nil: no socket device
+	trace  *evidence     // nil: none
 	done   chan struct{} // closed by end
 
 	mu      sync.Mutex
@@ -53,12 +54,20 @@ func newGuest(dev *devices, cancel context.CancelCauseFunc) *guest {
 	return g
 }
 
-// boot builds a machine, runs it to its end, or ctx's, and frees it.
-func (g *guest) boot(ctx context.Context, cfg vmm.Config, console *fleet.Console, gdb string) (o vmm.Outcome, r *vmm.Report, err error) {
+// boot builds a machine, measures it, runs it to its end, or ctx's, and frees it.
+func (g *guest) boot(ctx context.Context, c *runCmd, cfg vmm.Config, root string, console *fleet.Console) (o vmm.Outcome, r *vmm.Report, err error) {
 	life, stop := context.WithCancel(context.Background())
 	defer stop()
 	if g.dev.console == nil {
 		cfg.Input = console.Input(life)
+	}
+	launch, err := g.trace.beginBoot(cfg, root)
+	if err != nil {
+		return o, nil, err
+	}
+	defer func() { err = errors.Join(err, launch.close()) }()
+	if launch.vtpm != nil {
+		cfg.TPM = launch.vtpm
 	}
 	m, err := vmm.New(cfg)
 	if err != nil {
@@ -74,11 +83,14 @@ func (g *guest) boot(ctx context.Context, cfg vmm.Config, console *fleet.Console
 	}
 	events, unsubscribe := m.Subscribe(eventBuffer)
 	defer unsubscribe()
-	go watch(events)
-	if gdb == "" {
+	go g.watch(events)
+	if err := launch.launch(m, c.machineConfig(cfg)); err != nil {
+		return o, nil, err
+	}
+	if c.GDB == "" {
 		err = g.start(m)
 	} else {
-		err = g.debug(life, m, gdb)
+		err = g.debug(life, m, c.GDB)
 	}
 	if err != nil {
 		return o, nil, err
@@ -100,9 +112,10 @@ func (g *guest) boot(ctx context.Context, cfg vmm.Config, console *fleet.Console
 // eventBuffer is how many events of a machine may wait to be looked at.
 const eventBuffer = 64
 
-// watch tells of devices that the guest has broken.
-func watch(events <-chan vmm.Event) {
+// watch tells of devices that the guest has broken, and records what happens.
+func (g *guest) watch(events <-chan vmm.Event) {
 	for e := range events {
+		g.trace.event(e)
 		if e.Kind == vmm.EventDevice {
 			complain("%s", e.Text)
 		}

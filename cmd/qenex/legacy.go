@@ -120,6 +120,18 @@ func (c *runCmd) run(up func(name string) error) (err error) {
 		err = errors.Join(err, reg.close(ending))
 	}()
 	defer g.end()
+	if g.trace, err = c.machineEvidence(reg); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.trace.close()) }()
+	defer func() { err = errors.Join(err, g.trace.stopped(codeOf(err), ending.Cause+": "+ending.Text)) }()
+	go func() {
+		select {
+		case <-g.trace.lost():
+			cancel(errAuditLost)
+		case <-g.done:
+		}
+	}()
 	foreground := plan.command != nil && !c.Detach
 	defer onSignals(cancel, g, foreground)()
 	keys, err := openKeyboard(reg.console, !c.Detach && plan.command == nil, cancel)
@@ -144,7 +156,7 @@ func (c *runCmd) run(up func(name string) error) (err error) {
 		}
 	}()
 	for {
-		outcome, report, err := g.boot(ctx, cfg, reg.console, c.GDB)
+		outcome, report, err := g.boot(ctx, c, cfg, plan.rootPath(), reg.console)
 		if err != nil {
 			return err
 		}

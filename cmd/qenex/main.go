@@ -31,6 +31,7 @@ type cli struct {
 	Man        manCmd        `cmd:"" help:"Print the manual page."`
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	fleetVerbs `embed:""`
+	trustVerbs `embed:""`
 	ociVerbs   `embed:""`
 }
 
@@ -79,7 +80,7 @@ func run(args []string) int {
 		fmt.Fprintf(os.Stderr, "qenex: %v; see qenex --help\n", err)
 		return usageCode(args)
 	}
-	return exitCode(ctx.Run(parser))
+	return exitCode(audited(ctx, args, func() error { return ctx.Run(parser) }))
 }
 
 // usageCode returns the code for a command line that is wrong: the codes below 124 may be a program's.

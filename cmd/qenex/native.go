@@ -46,21 +46,25 @@ func (c *runCmd) native() error {
 		return err
 	}
 	spec.VM = vm
+	trace, err := c.evidenceNative(&spec)
+	if err != nil {
+		return err
+	}
 	tty, err := keepTerminal(spec.TTY)
 	if err != nil {
 		return err
 	}
 	defer tty.guard()
-	status, err := c.sandbox(spec)
+	status, err := c.sandbox(spec, trace.lost())
 	tty.restore()
-	if err != nil {
+	if err = errors.Join(err, trace.programEnded(status, err)); err != nil {
 		return err
 	}
 	return &exitError{status.Shell(), nil}
 }
 
 // sandbox runs spec. What it held is freed by the end of this process, which is quicker than doing it by hand.
-func (c *runCmd) sandbox(spec sentry.Spec) (sentry.Status, error) {
+func (c *runCmd) sandbox(spec sentry.Spec, lost <-chan struct{}) (sentry.Status, error) {
 	var overtime <-chan time.Time
 	if c.Timeout > 0 {
 		overtime = time.After(c.Timeout)
@@ -89,6 +93,8 @@ func (c *runCmd) sandbox(spec sentry.Spec) (sentry.Status, error) {
 	}()
 	select {
 	case <-ended:
+	case <-lost:
+		return sentry.Status{}, errAuditLost
 	case <-overtime:
 		return sentry.Status{}, &exitError{exitProgramTimeout, fmt.Errorf("%s still ran after --timeout %v", spec.Args[0], c.Timeout)}
 	}

@@ -11,6 +11,7 @@ import (
 // runCmd is `qenex run`, for all kinds of guest.
 type runCmd struct {
 	sharedFlags  `embed:"" group:"shared"`
+	trustFlags   `embed:"" group:"shared"`
 	programFlags `embed:"" group:"program"`
 	nativeFlags  `embed:"" group:"native"`
 	legacyFlags  `embed:"" group:"legacy"`
@@ -48,6 +49,7 @@ var flagGroups = []kong.Group{
 	{Key: "shared", Title: "Flags for all:"},
 	{Key: "containers", Title: "OCI runtime, for containerd, Podman and Docker:"},
 	{Key: "machines", Title: "Machines that run, and containers:"},
+	{Key: "trust", Title: "Evidence:"},
 	{Key: "oci", Title: "Flags that all container commands have, before or behind the command's name:"},
 }
 

@@ -65,6 +65,9 @@ func New(spec Spec) (*Sandbox, error) {
 		s.backend.release()
 		return nil, err
 	}
+	if spec.Audit != nil {
+		spec.Audit.watch(s.k)
+	}
 	return s, nil
 }
 
@@ -249,6 +252,7 @@ func (s *Sandbox) Close() error {
 		s.k.WaitExited()
 		s.wait(first)
 	}
+	audits.Delete(s.k)
 	s.mns.DecRef(ctx)
 	s.k.Release()
 	if s.gateway != nil {

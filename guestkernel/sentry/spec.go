@@ -94,6 +94,7 @@ type Spec struct {
 	VM     *VM              `json:"-"` // from StartVM; nil: New makes one of Device and Mode
 	Debug  string           // file that gets the Sentry's log; "" means no log
 	Strace bool             // log every system call (to Debug)
+	Audit  *Audit           `json:"-"` // nil: system calls are told to nobody
 
 	// Restore, if not nil, is a file that Save wrote; New then builds the kernel from it, and Start resumes it.
 	// Args, Env, UID and the like are ignored, Root, Mounts and Files must be what they were.
