@@ -190,7 +190,10 @@ func bridge(c *Conn, u *net.UnixConn) {
 		switch err := toGuest(c, u); {
 		case err == nil:
 		case errors.Is(err, syscall.EPIPE) && !c.isGone():
-			u.CloseRead() // the guest reads no more, but may write
+			// The guest reads no more, but may write. What the program has written already goes: full of it, the socket would not tell the
+			// program, and closed with it, would take from the program what the guest has written.
+			u.CloseRead()
+			_, _ = io.Copy(io.Discard, u)
 		default:
 			u.Close()
 			c.Close()
