@@ -240,6 +240,8 @@ func TestStressConsole(t *testing.T) {
 	if count.Answers == 0 || count.Failures == 0 || count.Starts < 2 {
 		t.Errorf("%v: too little of it", count)
 	}
+	d.out.mu.Lock()
+	defer d.out.mu.Unlock()
 	if n := cap(d.out.buf); n > 2*maxWaiting {
 		t.Errorf("%d bytes wait to be written", n)
 	}
