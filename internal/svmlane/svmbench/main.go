@@ -44,7 +44,7 @@ func run(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := linked(ctx, files, iperfPath); err != nil {
+	if err := svmlane.Linked(ctx, files, iperfPath); err != nil {
 		return err
 	}
 	files["/bin/gokvm"], files["/bin/iperf3"] = gokvm, iperfPath
@@ -79,28 +79,10 @@ const (
 	iperfPath = "/usr/bin/iperf3"
 )
 
-// linked adds a program and the libraries it is linked with to files, each under its own path.
-func linked(ctx context.Context, files map[string]string, program string) error {
-	out, err := exec.CommandContext(ctx, "ldd", program).Output()
-	if err != nil {
-		return fmt.Errorf("ldd %s: %w", program, err)
-	}
-	files[program] = program
-	for _, line := range strings.Split(string(out), "\n") {
-		// "libx.so => /path (address)" or "/lib64/ld-linux-x86-64.so.2 (address)"
-		for _, field := range strings.Fields(line) {
-			if strings.HasPrefix(field, "/") {
-				files[field] = field
-			}
-		}
-	}
-	return nil
-}
-
 // qemuFiles lists QEMU, its libraries and the firmware of its x86 machines.
 func qemuFiles(ctx context.Context) (map[string]string, error) {
 	files := make(map[string]string)
-	if err := linked(ctx, files, qemuPath); err != nil {
+	if err := svmlane.Linked(ctx, files, qemuPath); err != nil {
 		return nil, err
 	}
 	for _, pattern := range []string{"/usr/share/seabios/bios*.bin", "/usr/share/seabios/vgabios-stdvga.bin", "/usr/share/qemu/*.bin", "/usr/share/qemu/*.rom"} {

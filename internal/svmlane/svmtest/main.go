@@ -1,10 +1,11 @@
 // Command svmtest is `go test` in the svm lane: it builds the packages' tests, runs them one after the other in one outer
 // machine, and reports as go test does.
 //
-//	go run ./internal/svmlane/svmtest [-v] [-run regexp] [-timeout 4m] [-artefacts a,b] [-disks a,b] [-extra dir] [-cpus n] [package ...]
+//	go run ./internal/svmlane/svmtest [-v] [-run regexp] [-timeout 4m] [-artefacts a,b] [-disks a,b] [-extra dir] [-programs a,b] [-cpus n] [package ...]
 //
 // The programs find QENEX_LANE=svm and QENEX_REQUIRE_KVM=1 in their environment, the asked-for guest artefacts under
-// $QENEX_CACHE, the artefacts of -disks as disks named in $QENEX_DISKS, the files of -extra in $QENEX_EXTRA, and their package's testdata. The exit code is 0 only if every package passed.
+// $QENEX_CACHE, the artefacts of -disks as disks named in $QENEX_DISKS, the files of -extra in $QENEX_EXTRA, the programs of -programs in their
+// PATH with the libraries that they are linked with, and their package's testdata. The exit code is 0 only if every package passed.
 package main
 
 import (
@@ -32,6 +33,7 @@ type options struct {
 	artefacts string
 	disks     string
 	extra     string
+	programs  string
 	cpus      int
 	patterns  []string
 }
@@ -44,6 +46,7 @@ func main() {
 	flag.StringVar(&o.artefacts, "artefacts", "", "hand in these guest artefacts (`names`, separated by commas)")
 	flag.StringVar(&o.disks, "disks", "", "hand in these guest artefacts as disks of the machine (`names`, separated by commas)")
 	flag.StringVar(&o.extra, "extra", "", "hand in the regular files of this `directory`")
+	flag.StringVar(&o.programs, "programs", "", "hand in these programs of this host (`names`, separated by commas)")
 	flag.IntVar(&o.cpus, "cpus", 0, "give the outer machine this `number` of CPUs")
 	flag.Parse()
 	if o.patterns = flag.Args(); len(o.patterns) == 0 {
@@ -85,6 +88,9 @@ func test(ctx context.Context, o options) (ok bool, err error) {
 		spec.Artefacts = strings.Split(o.artefacts, ",")
 	}
 	if spec.Files, err = extraFiles(o.extra); err != nil {
+		return false, err
+	}
+	if err := addPrograms(ctx, &spec, o.programs); err != nil {
 		return false, err
 	}
 	var disks []string
@@ -136,6 +142,27 @@ func extraFiles(dir string) (map[string]string, error) {
 		}
 	}
 	return files, nil
+}
+
+// addPrograms hands in programs and their libraries.
+func addPrograms(ctx context.Context, spec *svmlane.Spec, names string) error {
+	if names == "" {
+		return nil
+	}
+	if spec.Files == nil {
+		spec.Files = make(map[string]string)
+	}
+	for name := range strings.SplitSeq(names, ",") {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			return fmt.Errorf("program to hand in: %w", err)
+		}
+		if err := svmlane.Linked(ctx, spec.Files, path); err != nil {
+			return err
+		}
+		spec.Files["/bin/"+name] = path // the machine's PATH
+	}
+	return nil
 }
 
 // runOnce runs the tests in a new machine and reports; an error means that the machine failed.
