@@ -105,9 +105,17 @@ func (g *guest) boot(ctx context.Context, c *runCmd, cfg vmm.Config, root string
 	if err != nil {
 		return o, nil, err
 	}
+	if g.dev.console != nil {
+		last, cancel := context.WithTimeout(context.Background(), lastWords)
+		_ = g.dev.console.Flush(last) // whoever does not read gets no more
+		cancel()
+	}
 	r, err = m.Report()
 	return o, r, err
 }
+
+// lastWords is how long the reader of a virtio console may take to read what a guest wrote at its end.
+const lastWords = time.Second
 
 // eventBuffer is how many events of a machine may wait to be looked at.
 const eventBuffer = 64

@@ -6,6 +6,7 @@
 package console
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -121,6 +122,9 @@ func (d *Device) Stop() {
 	d.mu.Unlock()
 	d.served.Wait()
 }
+
+// Flush waits, after Stop, until the Writer has been given what the guest wrote. If the Writer is blocked, it is ctx that ends the wait.
+func (d *Device) Flush(ctx context.Context) error { return d.out.flush(ctx) }
 
 // transmit takes what the guest writes.
 func (d *Device) transmit(q *virtio.Queue, c *virtio.Chain) error {

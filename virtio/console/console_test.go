@@ -2,6 +2,7 @@ package console
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"flag"
@@ -244,6 +245,29 @@ func TestStressConsole(t *testing.T) {
 	defer d.out.mu.Unlock()
 	if n := cap(d.out.buf); n > 2*maxWaiting {
 		t.Errorf("%d bytes wait to be written", n)
+	}
+}
+
+// TestFlush: the last words of a guest are with the writer when Flush returns, and a writer that blocks holds up nobody who need not wait.
+func TestFlush(t *testing.T) {
+	kvmtest.NoLeaks(t)
+	w := newWire()
+	dev := New(Config{Output: w})
+	if err := dev.Flush(t.Context()); err != nil {
+		t.Error(err)
+	}
+	w.hold(true)
+	d := virtiotest.New(t, dev, 1<<20)
+	d.Send(queueTransmit, [][]byte{[]byte("last words")})
+	d.Close()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := dev.Flush(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("a blocked writer: %v", err)
+	}
+	w.hold(false)
+	if err := dev.Flush(t.Context()); err != nil || string(w.got) != "last words" {
+		t.Errorf("%q, %v", w.got, err)
 	}
 }
 

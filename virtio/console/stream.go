@@ -1,6 +1,7 @@
 package console
 
 import (
+	"context"
 	"io"
 	"sync"
 
@@ -16,8 +17,9 @@ type sink struct {
 	room chan struct{} // has room for one: buf was taken
 
 	mu   sync.Mutex
-	buf  []byte // protected by mu; waits to be written
-	busy bool   // protected by mu; drain runs
+	buf  []byte        // protected by mu; waits to be written
+	busy bool          // protected by mu; drain runs
+	idle chan struct{} // protected by mu; closed when the drain that runs, or ran last, has ended; nil before the first
 }
 
 func newSink(w io.Writer) *sink {
@@ -35,7 +37,7 @@ func (s *sink) put(p []byte, q *virtio.Queue) bool {
 		s.buf = append(s.buf, p[:n]...)
 		p = p[n:]
 		if !s.busy {
-			s.busy = true
+			s.busy, s.idle = true, make(chan struct{})
 			go s.drain()
 		}
 		s.mu.Unlock()
@@ -51,12 +53,29 @@ func (s *sink) put(p []byte, q *virtio.Queue) bool {
 	}
 }
 
+// flush waits until all is written, or ctx ends.
+func (s *sink) flush(ctx context.Context) error {
+	s.mu.Lock()
+	idle := s.idle
+	s.mu.Unlock()
+	if idle == nil {
+		return nil
+	}
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
 func (s *sink) drain() {
 	var spare []byte
 	for {
 		s.mu.Lock()
 		p := s.buf
 		if s.busy = len(p) > 0; !s.busy {
+			close(s.idle)
 			s.mu.Unlock()
 			return
 		}
