@@ -202,7 +202,7 @@ func (e *evidence) beginBoot(cfg vmm.Config, root string) (b *bootEvidence, err 
 		}
 		add(tpm.Rootfs, root)
 		if err != nil {
-			return b, err
+			return b, &exitError{exitInput, err}
 		}
 	}
 	if e.tpmDir != "" {

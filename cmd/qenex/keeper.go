@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"reflect"
 	"strings"
 	"time"
 
@@ -25,7 +24,7 @@ type trustVerbs struct {
 }
 
 type keeperCmd struct {
-	Idle   time.Duration `default:"15m" placeholder:"TIME" help:"End when nobody needed it for so long; 0s: never (default: ${default}). The next one begins with PCRs as after a reset."`
+	Idle   time.Duration `env:"QENEX_KEEPER_IDLE" default:"15m" placeholder:"TIME" help:"End when nobody needed it for so long; 0s: never (default: ${default}). The next one begins with PCRs as after a reset."`
 	OnFull string        `env:"QENEX_AUDIT_ON_FULL" default:"wait" enum:"wait,drop" placeholder:"ACT" help:"When the disk does not keep up, let guests wait, or drop records, which the log counts (default: ${default})."`
 	TPM    string        `name:"tpm" env:"QENEX_TPM" placeholder:"DEVICE" help:"The TPM (default: /dev/tpmrm0, or a swtpm where there is none)."`
 	Ready  bool          `hidden:"" help:"Say on descriptor 3 that it is up: another command started it."`
@@ -116,11 +115,17 @@ func audited(k *kong.Context, args []string, run func() error) error {
 	if unrecorded[name] {
 		return run()
 	}
-	vm := ""
+	var vms []string
 	for _, p := range k.Path {
-		if p.Positional != nil && (p.Positional.Name == "id" || p.Positional.Name == "name") && p.Positional.Target.Kind() == reflect.String {
-			vm = p.Positional.Target.String()
+		if p.Positional == nil || p.Positional.Name != "id" && p.Positional.Name != "name" {
+			continue
+		}
+		switch v := p.Positional.Target.Interface().(type) {
+		case string:
+			vms = append(vms, v)
+		case []string:
+			vms = append(vms, v...)
 		}
 	}
-	return recorded(name, vm, args, run)
+	return recorded(name, strings.Join(vms, ","), args, run)
 }
