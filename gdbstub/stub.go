@@ -119,7 +119,7 @@ func (s *stub) serve(ctx context.Context, c net.Conn) (err error) {
 			return nil
 		}
 		if err != nil {
-			if s.over() {
+			if s.over() || errors.Is(err, errEnded) {
 				return s.link.send("W00")
 			}
 			return err
@@ -255,16 +255,24 @@ func (s *stub) leave() error {
 		return nil
 	}
 	if err := s.halt(context.Background()); err != nil {
-		return err
+		return unlessEnded(err)
 	}
 	errs := []error{s.points.clear()}
 	for _, c := range s.cpus {
-		errs = append(errs, c.SetDebug(nil))
+		errs = append(errs, unlessEnded(c.SetDebug(nil)))
 	}
 	if s.cpus[0].State() != vcpu.Created {
-		errs = append(errs, s.resume())
+		errs = append(errs, unlessEnded(s.resume()))
 	}
 	return errors.Join(errs...)
+}
+
+// unlessEnded drops an error that says that a vCPU has stopped for good, or is to.
+func unlessEnded(err error) error {
+	if errors.Is(err, vcpu.ErrState) {
+		return nil
+	}
+	return err
 }
 
 // command answers a packet; false: there is no answer now. Unknown ones are answered by nothing, as the protocol has it.
@@ -347,7 +355,7 @@ func problem(err error) string {
 func (s *stub) goOn(step bool) (string, bool) {
 	if err := s.run(step); err != nil {
 		s.running = false
-		if s.over() {
+		if s.over() || errors.Is(err, vcpu.ErrState) { // or about to be
 			s.ended = errEnded
 			return "", false
 		}

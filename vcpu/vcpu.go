@@ -151,8 +151,10 @@ func (v *VCPU) Pause(ctx context.Context) error {
 		v.mu.Unlock()
 		return nil
 	case Running:
-		v.setLocked(Running, Paused)
-		v.kick()
+		if v.want != Stopped { // which nobody takes back
+			v.setLocked(Running, Paused)
+			v.kick()
+		}
 	}
 	v.mu.Unlock()
 	return v.wait(ctx, "pause", Paused)
@@ -163,6 +165,8 @@ func (v *VCPU) Resume() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	switch {
+	case v.want == Stopped:
+		return fmt.Errorf("resume vCPU %d: %w: it is to stop", v.ID(), ErrState)
 	case v.state == Running && v.want == Running:
 	case v.state == Paused, v.state == Running && v.want == Paused:
 		// Running from now on, not from when the thread wakes up: a Pause that comes first must wait for it.

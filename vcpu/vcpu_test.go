@@ -143,6 +143,28 @@ func TestStopInEverySituation(t *testing.T) {
 }
 
 // TestStopWhileInAnExit stops a vCPU whose handler does not return yet: nothing more of the guest may run.
+// TestStopIsFinal: a Resume or a Pause that comes before the thread has noticed does not take a stop back.
+func TestStopIsFinal(t *testing.T) {
+	for range 200 {
+		v := newTestVM(t, busy, Config{})
+		must(t, v.cpu.Start())
+		v.cpu.RequestStop()
+		if err := v.cpu.Pause(soon(t)); !errors.Is(err, ErrState) {
+			t.Fatalf("Pause after RequestStop: %v, want ErrState", err)
+		}
+		must(t, v.cpu.Stop(soon(t)))
+
+		v = newTestVM(t, busy, Config{})
+		must(t, v.cpu.Start())
+		must(t, v.cpu.Pause(soon(t)))
+		v.cpu.RequestStop()
+		if err := v.cpu.Resume(); !errors.Is(err, ErrState) {
+			t.Fatalf("Resume after RequestStop: %v, want ErrState", err)
+		}
+		must(t, v.cpu.Stop(soon(t)))
+	}
+}
+
 func TestStopWhileInAnExit(t *testing.T) {
 	entered, release := make(chan struct{}), make(chan struct{})
 	var exits atomic.Int32
