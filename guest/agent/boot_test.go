@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +22,7 @@ import (
 	"github.com/qenex/qenex-kernel/blockdev"
 	"github.com/qenex/qenex-kernel/guest/artefact"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/rootdisk"
 	"github.com/qenex/qenex-kernel/usernet"
@@ -38,44 +38,13 @@ import (
 // bootLimit is far more than a boot and the test's commands take: a hang ends the test, slowness does not.
 const bootLimit = 5 * time.Minute
 
-// console keeps what the guest writes.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
-}
-
-// file is a guest artefact.
-func file(t *testing.T, name string) string {
-	t.Helper()
-	path, err := artefact.Path(name)
-	if err != nil {
-		if os.Getenv("QENEX_REQUIRE_GUEST") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("NOT RUN: %v", err)
-	}
-	return path
-}
-
 // guest is a machine with the agent in it.
 type guest struct {
 	*agent.Client
 	machine *vmm.Machine
 	ctx     context.Context
 	info    agent.Info
-	console *console
+	console *linuxtest.Console
 }
 
 // bootGuest boots a kernel with the agent, and waits until the agent is ready. Config says kernel, initramfs, devices and the agent's
@@ -93,7 +62,7 @@ func bootGuest(t *testing.T, cfg vmm.Config) *guest {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out := new(console)
+	out := new(linuxtest.Console)
 	cfg.Cmdline = "console=ttyS0 panic=-1 quiet " + cfg.Cmdline
 	cfg.Hints, cfg.Heal, cfg.CPUs, cfg.Console = true, true, 1, out
 	cfg.Virtio = append([]virtio.Device{sockets}, cfg.Virtio...)
@@ -174,7 +143,7 @@ func needsKVM(t *testing.T) (software bool) {
 func disk(t *testing.T, files map[string]string) (virtio.Device, string) {
 	t.Helper()
 	root := t.TempDir()
-	busybox, err := os.ReadFile(file(t, artefact.Busybox))
+	busybox, err := os.ReadFile(linuxtest.File(t, artefact.Busybox))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -263,7 +232,7 @@ func TestWork(t *testing.T) {
 	}
 	t.Cleanup(func() { share.Close() })
 	g := bootGuest(t, vmm.Config{
-		Kernel: file(t, artefact.LeanELF), Initrds: []string{file(t, artefact.InitAgent)}, Memory: 128 * memmap.MiB,
+		Kernel: linuxtest.File(t, artefact.LeanELF), Initrds: []string{linuxtest.File(t, artefact.InitAgent)}, Memory: 128 * memmap.MiB,
 		Cmdline: "qenex.root=/dev/vda qenex.overlay=tmpfs qenex.share=work:/srv/work qenex.hold",
 		Virtio:  []virtio.Device{root, card(t), share},
 	})
@@ -287,7 +256,7 @@ func TestOwnInit(t *testing.T) {
 	const text = "written in the guest, found on the host"
 	root, image := disk(t, map[string]string{"sbin/init": "#!/bin/sh\necho the init is process $$\nwhile :; do busybox sleep 1000; done\n"})
 	g := bootGuest(t, vmm.Config{
-		Kernel: file(t, artefact.LeanELF), Initrds: []string{file(t, artefact.InitAgent)}, Memory: 128 * memmap.MiB,
+		Kernel: linuxtest.File(t, artefact.LeanELF), Initrds: []string{linuxtest.File(t, artefact.InitAgent)}, Memory: 128 * memmap.MiB,
 		Cmdline: "qenex.root=/dev/vda", Virtio: []virtio.Device{root},
 	})
 	if g.info.PID == 1 {
@@ -320,7 +289,7 @@ func TestStockKernel(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			root, _ := disk(t, nil)
 			g := bootGuest(t, vmm.Config{
-				Kernel: file(t, artefact.StockELF), Initrds: []string{file(t, artefact.InitStock)}, Memory: 512 * memmap.MiB,
+				Kernel: linuxtest.File(t, artefact.StockELF), Initrds: []string{linuxtest.File(t, artefact.InitStock)}, Memory: 512 * memmap.MiB,
 				Cmdline: "qenex.root=/dev/vda qenex.overlay=tmpfs qenex.hold", Virtio: []virtio.Device{root, card(t)}, Transport: transport,
 			})
 			workOn(t, g)
@@ -335,7 +304,7 @@ func TestNoRoot(t *testing.T) {
 		t.Skip("one boot more on a software KVM: this test belongs to the svm lane (make test-svm)")
 	}
 	g := bootGuest(t, vmm.Config{
-		Kernel: file(t, artefact.LeanELF), Initrds: []string{file(t, artefact.InitAgent)}, Memory: 128 * memmap.MiB,
+		Kernel: linuxtest.File(t, artefact.LeanELF), Initrds: []string{linuxtest.File(t, artefact.InitAgent)}, Memory: 128 * memmap.MiB,
 		Cmdline: "qenex.root=no-such-device qenex.rootfs=9p",
 	})
 	if !strings.Contains(g.info.Fault, `"no-such-device"`) {

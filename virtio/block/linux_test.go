@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/qenex/qenex-kernel/blockdev"
 	"github.com/qenex/qenex-kernel/guest/artefact"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/virtio"
 	"github.com/qenex/qenex-kernel/virtio/block"
@@ -24,36 +24,6 @@ import (
 
 // bootLimit is far more than the guest takes: a hang ends the test, slowness does not.
 const bootLimit = 3 * time.Minute
-
-// console keeps what the guest writes.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
-}
-
-func artefactPath(t *testing.T, name string) string {
-	t.Helper()
-	path, err := artefact.Path(name)
-	if err != nil {
-		if os.Getenv("QENEX_REQUIRE_GUEST") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("NOT RUN: %v", err)
-	}
-	return path
-}
 
 // TestLinux boots a guest with three disks: it copies a part of the first, which is then looked at here; may not write the second; and
 // writes to the third, whose image stays as it is.
@@ -89,10 +59,10 @@ func TestLinux(t *testing.T) {
 	_, b := open("b", blockdev.Spec{ReadOnly: true}, block.Config{})
 	pathC, c := open("c", blockdev.Spec{Throwaway: true, Dir: dir}, block.Config{})
 
-	out := new(console)
+	out := new(linuxtest.Console)
 	m, err := vmm.New(vmm.Config{
-		Kernel:  artefactPath(t, artefact.LeanELF),
-		Initrds: []string{artefactPath(t, artefact.InitBusybox)},
+		Kernel:  linuxtest.File(t, artefact.LeanELF),
+		Initrds: []string{linuxtest.File(t, artefact.InitBusybox)},
 		Cmdline: "console=ttyS0 panic=-1 pci=off quiet qenex.cmd=\"" + strings.Join([]string{
 			"cd /sys/block", "read s <vda/serial", "read r <vdb/ro", "read w <vda/queue/write_cache", "echo serial=$s ro=$r cache=$w.", "cd /dev",
 			"dd if=vda of=vda bs=64k count=4 seek=8 conv=fsync,notrunc",

@@ -11,13 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/qenex/qenex-kernel/agent"
 	"github.com/qenex/qenex-kernel/guest/artefact"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/virtio"
 	"github.com/qenex/qenex-kernel/virtio/balloon"
@@ -30,36 +30,6 @@ import (
 
 // bootLimit is far more than the guest takes: a hang ends the test, slowness does not.
 const bootLimit = 5 * time.Minute
-
-// screen keeps what the guest writes.
-type screen struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *screen) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *screen) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
-func guestFile(t *testing.T, name string) string {
-	t.Helper()
-	path, err := artefact.Path(name)
-	if err != nil {
-		if os.Getenv("QENEX_REQUIRE_GUEST") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("NOT RUN: %v", err)
-	}
-	return path
-}
 
 // must fails the test for an error, and returns what came with none.
 func must[T any](t *testing.T, v T, err error) T {
@@ -86,7 +56,7 @@ func TestLinux(t *testing.T) {
 	for _, dir := range []string{"bin", "dev", "proc", "sys", "run", "tmp", "docs", "etc"} {
 		must(t, 0, os.MkdirAll(filepath.Join(root, dir), 0o755))
 	}
-	must(t, 0, os.WriteFile(filepath.Join(root, "bin/busybox"), must2(os.ReadFile(guestFile(t, artefact.Busybox)))(t), 0o755))
+	must(t, 0, os.WriteFile(filepath.Join(root, "bin/busybox"), must2(os.ReadFile(linuxtest.File(t, artefact.Busybox)))(t), 0o755))
 	must(t, 0, os.Symlink("busybox", filepath.Join(root, "bin/sh")))
 	must(t, 0, os.WriteFile(filepath.Join(root, "etc/passwd"), []byte("root:x:0:0::/:/bin/sh\n"), 0o644))
 	must(t, 0, os.WriteFile(filepath.Join(top, "secret"), []byte("secret"), 0o644))
@@ -101,7 +71,7 @@ func TestLinux(t *testing.T) {
 	random := must2(rng.New(rng.Config{}))(t)
 	keys, keyboard := io.Pipe()
 	defer keyboard.Close()
-	serial, hvc := new(screen), new(screen)
+	serial, hvc := new(linuxtest.Console), new(linuxtest.Console)
 	terminal := console.New(console.Config{Output: hvc, Input: keys, Cols: 91, Rows: 33})
 	memory := balloon.New(balloon.Config{})
 	sockets := must2(vsock.New(vsock.Config{CID: 3}))(t)
@@ -109,7 +79,7 @@ func TestLinux(t *testing.T) {
 	hello := must2(sockets.Listen(agent.Port))(t)
 
 	m := must2(vmm.New(vmm.Config{
-		Kernel: guestFile(t, artefact.LeanELF), Initrds: []string{guestFile(t, artefact.InitAgent)},
+		Kernel: linuxtest.File(t, artefact.LeanELF), Initrds: []string{linuxtest.File(t, artefact.InitAgent)},
 		Cmdline: "console=ttyS0 panic=-1 quiet qenex.root=root qenex.rootfs=9p qenex.share=docs:/docs:ro qenex.hold qenex.ip=off",
 		Hints:   true, Memory: 128 * memmap.MiB, CPUs: 1, Heal: true, Console: serial,
 		Virtio: []virtio.Device{sockets, rootShare, docShare, random, terminal, memory},

@@ -10,14 +10,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/qenex/qenex-kernel/guest/artefact"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/usernet"
 	"github.com/qenex/qenex-kernel/virtio"
@@ -27,36 +26,6 @@ import (
 
 // bootLimit is far more than the guest takes: a hang ends the test, slowness does not.
 const bootLimit = 3 * time.Minute
-
-// console keeps what the guest writes.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
-}
-
-func artefactPath(t *testing.T, name string) string {
-	t.Helper()
-	path, err := artefact.Path(name)
-	if err != nil {
-		if os.Getenv("QENEX_REQUIRE_GUEST") != "" {
-			t.Fatal(err)
-		}
-		t.Skipf("NOT RUN: %v", err)
-	}
-	return path
-}
 
 // TestLinux boots a guest that fetches a file from a server on the host's loopback, and serves it to the host on a forwarded port.
 func TestLinux(t *testing.T) {
@@ -102,10 +71,10 @@ func TestLinux(t *testing.T) {
 	defer func() { server.Close(); <-served }()
 	url := fmt.Sprintf("http://%v:%d", usernet.Router, l.Addr().(*net.TCPAddr).Port)
 
-	out := new(console)
+	out := new(linuxtest.Console)
 	m, err := vmm.New(vmm.Config{
-		Kernel:  artefactPath(t, artefact.LeanELF),
-		Initrds: []string{artefactPath(t, artefact.InitBusybox)},
+		Kernel:  linuxtest.File(t, artefact.LeanELF),
+		Initrds: []string{linuxtest.File(t, artefact.InitBusybox)},
 		Cmdline: "console=ttyS0 panic=-1 pci=off quiet qenex.cmd=\"" + strings.Join([]string{
 			"ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up", "route add default gw 10.0.2.2",
 			"read m </sys/class/net/eth0/address", "read u </sys/class/net/eth0/mtu", "echo card $m $u.",
