@@ -31,6 +31,10 @@ var ErrRunning = errors.New("another keeper has this state")
 // blockInterval is how often the audit log's records become a block, which costs the TPM three commands and the event log 400 bytes.
 const blockInterval = 5 * time.Second
 
+// commitInterval is how long a record may wait for others before all are written to the disk together, which takes several fsyncs. Who
+// cannot wait says so (Client.Flush).
+const commitInterval = 100 * time.Millisecond
+
 // keeper answers what is asked of TPM and log.
 type keeper struct {
 	state    State
@@ -144,7 +148,7 @@ func (k *keeper) open() (err error) {
 	if k.anchor, err = k.tpm.NewAnchor(0, secret, k.measured); err != nil {
 		return err
 	}
-	config := auditchain.Config{Key: key, Anchor: k.anchor, BlockInterval: blockInterval}
+	config := auditchain.Config{Key: key, Anchor: k.anchor, CommitInterval: commitInterval, BlockInterval: blockInterval}
 	if k.options.Drop {
 		config.Policy = auditchain.Drop
 	}

@@ -404,7 +404,8 @@ func TestKeeperGone(t *testing.T) {
 	}
 }
 
-// TestRollback puts the audit log back to what it was, and then the TPM: the keeper refuses both. Both together the host's TPM alone can tell.
+// TestRollback puts the audit log back to what it was, and then the TPM: the keeper refuses both. Both together, as the host of a swtpm
+// can, it cannot tell; but who has seen later evidence does.
 func TestRollback(t *testing.T) {
 	state := State{t.TempDir()}
 	round := func() {
@@ -447,6 +448,36 @@ func TestRollback(t *testing.T) {
 			}
 		})
 	}
+	t.Run("both", func(t *testing.T) {
+		public, err := state.Public()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := keep(t, state, Options{})
+		policy, err := PolicyOf(connect(t, state, ""), public)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop()
+		old := State{before}
+		if err := os.Chmod(old.path(keyFile), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(old.Dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		keep(t, old, Options{})
+		e, err := connect(t, old, "").Quote([]byte("nonce"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = Verify(e, []byte("nonce"), policy)
+		var clock *tpm.Error
+		var size *verify.Error
+		if !(errors.As(err, &clock) && clock.Reason == tpm.BadClock) && !(errors.As(err, &size) && size.Reason == verify.Rollback) {
+			t.Errorf("%v", err)
+		}
+	})
 }
 
 // TestIdle wants a keeper to end when nobody needs it, and start to be called once for many that come at the same time.
