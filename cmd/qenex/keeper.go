@@ -75,13 +75,14 @@ func recorded(verb, vm string, args []string, run func() error) error {
 	}
 	record := auditRecord(verb, vm, args)
 	record.Detail = "begins"
-	if err = client.Record(record); err == nil {
+	err = client.Record(record)
+	if err == nil && verb != "run" {
 		err = client.Flush()
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("the command could not be recorded, and was not executed: %w", err), client.Close())
 	}
-	if verb == "run" { // which records its end itself, and is shut in by then
+	if verb == "run" { // which records launch and end itself, durably, if it is to, and is shut in by then
 		return errors.Join(client.Close(), run())
 	}
 	err = run()

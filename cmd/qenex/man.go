@@ -41,7 +41,9 @@ func (c *manCmd) Run(k *kong.Kong) error {
 	b.WriteString(".SH FILES\n.TP\n.I /dev/kvm\nThe KVM device.\n.TP\n.I ~/.cache/qenex\nGuest kernels and initial RAM disks made by make guest; in images, container images unpacked by qenex run \\-\\-rootfs; in disks, those made for qenex run \\-\\-image.\n" +
 		".TP\n.I /run/qenex\nMachines that run and the state of containers, one directory each; for users other than root $XDG_RUNTIME_DIR/qenex. A machine's\n" +
 		"control.sock takes HTTP requests: GET /v1/openapi.json describes them.\n" +
-		".SH ENVIRONMENT\n.TP\n.I QENEX_RUN\nThe directory of machines, instead of /run/qenex.\n.TP\n.I QENEX_CACHE\nThe directory of what is kept between runs, instead of ~/.cache/qenex.\n")
+		".SH ENVIRONMENT\n.TP\n.I QENEX_RUN\nThe directory of machines, instead of /run/qenex.\n.TP\n.I QENEX_CACHE\nThe directory of what is kept between runs, instead of ~/.cache/qenex.\n" +
+		".TP\n.I QENEX_STATE\nThe directory of the audit log, its key and the TPM's state, instead of /var/lib/qenex, for users other than root ~/.local/state/qenex.\n" +
+		".TP\n.I QENEX_MEASURE, QENEX_AUDIT\nWhat --measure and --audit are if they are not given.\n")
 	_, err := io.WriteString(k.Stdout, b.String())
 	return err
 }
