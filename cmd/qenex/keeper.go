@@ -87,7 +87,7 @@ func recorded(verb, vm string, args []string, run func() error) error {
 	}
 	err = run()
 	record.Detail, record.Result = "ended", int64(codeOf(err))
-	if rerr := errors.Join(client.Record(record), client.Close()); rerr != nil {
+	if rerr := errors.Join(client.Record(record), client.Flush(), client.Close()); rerr != nil {
 		complain("the end of the command could not be recorded: %s", oneLine(rerr))
 	}
 	return err
