@@ -67,6 +67,7 @@ func runChild(spec Spec) (int, error) {
 	if err := openOutside(); err != nil {
 		return 0, err
 	}
+	auditChild(&spec)
 	s, err := New(spec)
 	if err != nil {
 		return 0, err
