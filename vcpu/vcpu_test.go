@@ -145,7 +145,7 @@ func TestStopInEverySituation(t *testing.T) {
 // TestStopWhileInAnExit stops a vCPU whose handler does not return yet: nothing more of the guest may run.
 // TestStopIsFinal: a Resume or a Pause that comes before the thread has noticed does not take a stop back.
 func TestStopIsFinal(t *testing.T) {
-	for range 200 {
+	for range 10 {
 		v := newTestVM(t, busy, Config{})
 		must(t, v.cpu.Start())
 		v.cpu.RequestStop()
