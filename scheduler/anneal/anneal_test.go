@@ -35,6 +35,14 @@ func randomModel(n, couplings int, seed uint64, whole bool) *Model {
 	return must(NewIsing(h, pairs, value()))
 }
 
+// long leaves out, under -short, what takes the race detector long and has one goroutine.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("long, and with nothing to race")
+	}
+}
+
 func solve(t *testing.T, m *Model, o Options) *Result {
 	t.Helper()
 	res, err := Solve(context.Background(), m, o)
@@ -60,6 +68,7 @@ func methodsFor(m *Model) []Method {
 
 // TestExact holds every method against a look at all states of small models.
 func TestExact(t *testing.T) {
+	long(t)
 	for seed := range uint64(40) {
 		m := randomModel(1+int(seed%14), int(seed%5)*9, seed, seed%2 == 0)
 		if seed%4 == 3 {
@@ -100,6 +109,7 @@ func TestExactIsExact(t *testing.T) {
 
 // TestDeltas: fields and energy stay right over a million flips, alone and by sweeps.
 func TestDeltas(t *testing.T) {
+	long(t)
 	check := func(name string, st interface{ drift() float64 }) {
 		if d := st.drift(); d > 1e-6 {
 			t.Errorf("%s: fields or energy are %v off", name, d)
@@ -160,6 +170,7 @@ func boltzmann(m *Model, beta float64) float64 {
 
 // TestEquilibrium: sweeps of one replica, and those of 64 in a word, sample Boltzmann's distribution.
 func TestEquilibrium(t *testing.T) {
+	long(t)
 	const sweeps = 100000
 	ring := make([]Coupling, 9) // every spin has two links, then three
 	for i := range ring {
@@ -212,9 +223,13 @@ func TestEquilibrium(t *testing.T) {
 
 // TestDeterministic: with sweeps for a budget, the same seed gives the same, whatever the number of workers; another seed something else.
 func TestDeterministic(t *testing.T) {
-	m := torus(16, 18, signs(8))
+	m := torus(12, 14, signs(8))
+	sweeps := 30000
+	if testing.Short() {
+		sweeps = 5000 // for the race detector
+	}
 	for _, method := range Methods() {
-		o := Options{Method: method, Seed: 5, Sweeps: 100000}
+		o := Options{Method: method, Seed: 5, Sweeps: sweeps}
 		a, again := solve(t, m, o), solve(t, m, o)
 		o.Workers = 3
 		shared := solve(t, m, o)
@@ -234,6 +249,7 @@ func TestDeterministic(t *testing.T) {
 
 // TestTorus: the shapes of G48, without frustration, and of G50, every row of which is an odd ring, have known optima.
 func TestTorus(t *testing.T) {
+	long(t)
 	one := func() float64 { return 1 }
 	for _, c := range []struct {
 		rows, columns int
@@ -259,6 +275,7 @@ func TestTorus(t *testing.T) {
 
 // TestPlanted: models whose ground state is known are solved exactly, and none has a lower one.
 func TestPlanted(t *testing.T) {
+	long(t)
 	for seed := range uint64(5) {
 		m, hidden, energy := planted(16, 16, seed)
 		if got := m.Energy(hidden); got != energy {

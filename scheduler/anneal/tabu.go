@@ -27,7 +27,7 @@ func (t *tabu[T]) run(r *run, rng rng, sweeps int) {
 	t.descend()
 	t.best.copy(t.state)
 	t.offer(r)
-	tenure, patience := n/100+1, max(1000, 10*n)
+	tenure, patience := n/25+10, max(1000, 10*n)
 	clear(t.until)
 	last := 0 // move that last made it better
 	for k := range min(sweeps, 1<<30) {
