@@ -241,6 +241,13 @@ func TestDeterministic(t *testing.T) {
 		if slices.Equal(a.Spins, other.Spins) {
 			t.Errorf("%s: two seeds give the same state", method)
 		}
+		good := a.Energy + 6
+		o.Seed, o.Target = 5, &good
+		first := solve(t, m, o)
+		o.Workers = 1
+		if alone := solve(t, m, o); !slices.Equal(first.Spins, alone.Spins) {
+			t.Errorf("%s: energies %v of three workers and %v of one with a target of %v, or other states", method, first.Energy, alone.Energy, good)
+		}
 		if a.Sweeps > o.Sweeps+o.Sweeps/2 || a.Sweeps < o.Sweeps/2 || a.Sweeps != again.Sweeps {
 			t.Errorf("%s: %d and %d sweeps of %d", method, a.Sweeps, again.Sweeps, o.Sweeps)
 		}

@@ -241,9 +241,14 @@ func (r *run) offer(s []int8) {
 	r.best = min(r.best, exact)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.search.best.Spins == nil || exact < r.search.best.Energy || exact == r.search.best.Energy && r.number < r.bestRun {
-		r.search.best.Spins, r.search.best.Energy, r.bestRun = s, exact, r.number
-		r.search.best.Found = time.Since(r.begun)
+	best, before := &r.search.best, r.number < r.bestRun
+	better := best.Spins == nil || exact < best.Energy || exact == best.Energy && before
+	if best.Spins != nil && exact <= r.goal && best.Energy <= r.goal && r.number != r.bestRun {
+		better = before // so that it does not matter which of two workers is faster
+	}
+	if better {
+		best.Spins, best.Energy, r.bestRun = s, exact, r.number
+		best.Found = time.Since(r.begun)
 	}
 	if exact <= r.goal && r.number < r.enough.Load() {
 		r.enough.Store(r.number)
