@@ -19,13 +19,13 @@ SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./gdbstub 
 SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio,busybox,initramfs-agent.cpio,initramfs-agent-stock.cpio
 # The rooms with more than one goroutine.
 RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./virtio/... ./blockdev ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./agent/... ./fleet ./gdbstub ./rootdisk/... ./tapnet \
-	./oci/container ./internal/process ./auditchain/... ./tpm/...
+	./oci/container ./internal/process ./auditchain/... ./tpm/... ./trust
 # The devices that a hostile driver is let loose on.
 HOSTILE_PACKAGES ?= ./virtio $(addprefix ./virtio/,mmio pci block nic vsock console rng balloon fs9p)
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: build run test test-go test-race test-svm test-debian test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
+.PHONY: build run test test-go test-race test-svm test-debian test-vtpm test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
 	guest guest-stock guest-lean guest-bench guest-debian install uninstall clean distclean clean-guest help
 
 build: ## build bin/qenex, a static binary, and bin/qenex-vmm, the same for kernels only
@@ -35,7 +35,7 @@ build: ## build bin/qenex, a static binary, and bin/qenex-vmm, the same for kern
 run: build ## run a Linux program in a virtual machine of its own; no guest to download
 	packaging/demo
 
-test: guest lint test-uroot test-svm test-debian test-race test-go ## run every test: lint, the svm lane, the race detector, go test
+test: guest lint test-uroot test-svm test-debian test-vtpm test-race test-go ## run every test: lint, the svm lane, the race detector, go test
 
 # Without cgo, as the program is built: with it, Go cannot make a system call on all threads, and no guest is confined.
 test-go: ## run the ordinary tests
@@ -50,6 +50,9 @@ test-svm: guest ## run the KVM tests inside an emulated machine with AMD SVM (ne
 
 test-debian: guest guest-debian ## run a Debian disk on Debian's kernel in the svm lane, and kill it (needs root once, for debootstrap)
 	$(GO) run ./internal/svmlane/svmtest -timeout 8m -artefacts stock/vmlinux,initramfs-agent-stock.cpio -disks debian.ext4 ./internal/debiantest
+
+test-vtpm: guest ## have a stock Debian kernel read the TPM that it was measured into, in the svm lane (needs swtpm)
+	$(GO) run ./internal/svmlane/svmtest -timeout 8m -run TestStockLinuxReadsPCRs -programs swtpm -artefacts stock/vmlinuz,initramfs-busybox.cpio ./trust
 
 test-uroot: ## run the tests of the u-root guest's own module
 	cd guest/uroot && $(GO) test ./...
@@ -66,9 +69,11 @@ stress-test: guest ## boots, pauses and resets for STRESS_TIME under the race de
 	$(GO) test -count=1 -v -timeout 0 -run '^TestStress' $(HOSTILE_PACKAGES) -stress $(STRESS_OPS)
 	CGO_ENABLED=0 $(GO) test -count=1 -v -timeout 0 -run '^TestStressPrograms$$' ./internal/programs -stress $(STRESS_TIME)
 
-bench: build guest guest-bench ## measure QENEX: native guests beside gVisor, Linux kernels beside QEMU and gokvm
+bench: build guest guest-bench ## measure QENEX: native guests beside gVisor, Linux kernels beside QEMU and gokvm, the audit log beside tessera
 	$(GO) build -o bin/gokvm github.com/bobuhiro11/gokvm
 	bin/qenex bench --gokvm bin/gokvm $(BENCH_FLAGS)
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . ./auditchain ./trust
+	cd auditchain/tesserabench && $(GO) test -run '^$$' -bench .
 
 bench-svm: guest guest-bench ## the same inside the svm lane's machine, where guest kernel code is not emulated by KVM
 	$(GO) run ./internal/svmlane/svmbench $(BENCH_FLAGS)
