@@ -19,7 +19,7 @@ SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./gdbstub 
 SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio,busybox,initramfs-agent.cpio,initramfs-agent-stock.cpio
 # The rooms with more than one goroutine.
 RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./virtio/... ./blockdev ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./agent/... ./fleet ./gdbstub ./rootdisk/... ./tapnet \
-	./oci/container ./internal/process ./auditchain/... ./tpm/... ./trust
+	./oci/container ./internal/process ./auditchain/... ./tpm/... ./trust ./scheduler/...
 # The devices that a hostile driver is let loose on.
 HOSTILE_PACKAGES ?= ./virtio $(addprefix ./virtio/,mmio pci block nic vsock console rng balloon fs9p)
 
@@ -57,8 +57,8 @@ test-vtpm: guest ## have a stock Debian kernel read the TPM that it was measured
 test-uroot: ## run the tests of the u-root guest's own module
 	cd guest/uroot && $(GO) test ./...
 
-test-quantum: ## run the tests of the quantum process scheduler (build tag quantum)
-	packaging/test-tagged quantum 'the quantum process scheduler'
+test-quantum: ## run the tests of the quantum process scheduler: solvers, circuits (QENEX_GSET=DIR: also on the G-set files there)
+	CGO_ENABLED=0 $(GO) test -count=1 -v ./scheduler/...
 
 test-ai: ## run the tests of the learning parts (build tag ai)
 	packaging/test-tagged ai 'the AI memory manager and fault diagnosis'
