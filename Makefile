@@ -73,6 +73,7 @@ bench: build guest guest-bench ## measure QENEX: native guests beside gVisor, Li
 	$(GO) build -o bin/gokvm github.com/bobuhiro11/gokvm
 	bin/qenex bench --gokvm bin/gokvm $(BENCH_FLAGS)
 	CGO_ENABLED=0 $(GO) test -run '^$$' -bench . ./auditchain ./trust
+	CGO_ENABLED=0 $(GO) test -run '^$$' -bench Audit ./cmd/qenex
 	cd auditchain/tesserabench && $(GO) test -run '^$$' -bench .
 
 bench-svm: guest guest-bench ## the same inside the svm lane's machine, where guest kernel code is not emulated by KVM
