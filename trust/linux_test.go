@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 
 	"github.com/qenex/qenex-kernel/guest/artefact"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/tpm"
 	"github.com/qenex/qenex-kernel/vcpu/probe"
 	"github.com/qenex/qenex-kernel/vmm"
@@ -50,11 +50,11 @@ func TestStockLinuxReadsPCRs(t *testing.T) {
 		}
 	}()
 	cfg := vmm.Config{
-		Kernel: guestFile(t, artefact.StockKernel), Initrds: []string{guestFile(t, "initramfs-busybox.cpio")}, Memory: 512 << 20, CPUs: 1, Heal: true, TPM: v,
+		Kernel: linuxtest.File(t, artefact.StockKernel), Initrds: []string{linuxtest.File(t, "initramfs-busybox.cpio")}, Memory: 512 << 20, CPUs: 1, Heal: true, TPM: v,
 		Cmdline: `console=ttyS0 panic=-1 pci=off quiet qenex.cmd="cd /sys/class/tpm/tpm0/pcr-sha256; for i in 8 9 12 13 14; do echo pcr $i $(cat $i); done"`,
 	}
 	used := map[int]bool{8: true, 9: true, 12: true, 13: false, 14: false}
-	var out console
+	var out linuxtest.Console
 	cfg.Console = &out
 	kernel, initramfs := openItem(t, tpm.Kernel, cfg.Kernel), openItem(t, tpm.Initramfs, cfg.Initrds[0])
 	m, err := vmm.New(cfg)
@@ -99,31 +99,4 @@ func TestStockLinuxReadsPCRs(t *testing.T) {
 		t.Errorf("the event log does not make the PCRs that the guest reads: %d events, %v\n%s", len(events), err, &out)
 	}
 	t.Logf("%s", &out)
-}
-
-// console is a console that a test looks at.
-type console struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (c *console) Write(p []byte) (int, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.Write(p)
-}
-
-func (c *console) String() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.b.String()
-}
-
-func guestFile(t testing.TB, name string) string {
-	t.Helper()
-	path, err := artefact.Path(name)
-	if err != nil {
-		t.Skipf("NOT RUN: %v", err)
-	}
-	return path
 }
