@@ -4,23 +4,15 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"strconv"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/internal/unixsock"
 )
 
 // maxConns bounds the connections to a machine's socket at a time.
 const maxConns = 64
-
-// short returns a path to name in dir that fits a socket's address, and must be used before release.
-func short(dir, name string) (path string, release func(), err error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return "", nil, err
-	}
-	return "/proc/self/fd/" + strconv.Itoa(int(d.Fd())) + "/" + name, func() { d.Close() }, nil
-}
 
 // listener takes connections of root and of the process's own user, and maxConns at most at a time.
 type listener struct {
@@ -31,7 +23,7 @@ type listener struct {
 
 // listen makes the machine's control socket.
 func (v *VM) listen() (net.Listener, error) {
-	path, release, err := short(v.dir, socketFile)
+	path, release, err := unixsock.Short(v.dir, socketFile)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +45,7 @@ func (l *listener) Accept() (net.Conn, error) {
 			<-l.free
 			return nil, err
 		}
-		if uid, err := peer(c); err != nil || uid != 0 && uid != l.euid {
+		if uid, err := unixsock.Peer(c); err != nil || uid != 0 && uid != l.euid {
 			c.Close()
 			<-l.free
 			continue
@@ -75,26 +67,9 @@ func (c *conn) Close() error {
 	return err
 }
 
-// peer returns the user at the other end.
-func peer(c *net.UnixConn) (uid uint32, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var opt error
-	if err := raw.Control(func(fd uintptr) { cred, opt = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return 0, err
-	}
-	if opt != nil {
-		return 0, opt
-	}
-	return cred.Uid, nil
-}
-
 // dial connects to the machine's process.
 func (v *VM) dial() (*net.UnixConn, error) {
-	path, release, err := short(v.dir, socketFile)
+	path, release, err := unixsock.Short(v.dir, socketFile)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +78,7 @@ func (v *VM) dial() (*net.UnixConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("machine %s does not answer: %w", v.Name, err)
 	}
-	if uid, err := peer(c); err != nil || uid != 0 && uid != uint32(os.Geteuid()) {
+	if uid, err := unixsock.Peer(c); err != nil || uid != 0 && uid != uint32(os.Geteuid()) {
 		c.Close()
 		return nil, fmt.Errorf("the control socket of %s belongs to user %d: %w", v.Name, uid, os.ErrPermission)
 	}

@@ -1,16 +1,13 @@
 package vmm
 
 import (
-	"bytes"
 	"context"
-	"os"
-	"path/filepath"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/qenex/qenex-kernel/internal/bareguest"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/vmm/boot"
 )
@@ -52,59 +49,15 @@ func runToEnd(t testing.TB, m *Machine, limit time.Duration) Outcome {
 	return o
 }
 
-// guestFile returns the path of a guest artefact made by `make guest`. Without it the test is skipped, or fails where
-// QENEX_REQUIRE_GUEST is set.
-func guestFile(t testing.TB, name string) string {
-	t.Helper()
-	dir := os.Getenv("QENEX_GUEST_DIR")
-	if dir == "" {
-		cache := os.Getenv("QENEX_CACHE")
-		if cache == "" {
-			home, err := os.UserHomeDir()
-			if err != nil {
-				t.Fatal(err)
-			}
-			cache = filepath.Join(home, ".cache", "qenex")
-		}
-		dir = filepath.Join(cache, "guest")
-	}
-	path := filepath.Join(dir, name)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("QENEX_REQUIRE_GUEST") != "" {
-			t.Fatalf("guest artefact: %v; run make guest", err)
-		}
-		t.Skipf("NOT RUN: guest artefact: %v; run make guest", err)
-	}
-	return path
-}
-
-// textBuffer is console output that a test may look at while the guest writes.
-type textBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (w *textBuffer) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.Write(p)
-}
-
-func (w *textBuffer) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.String()
-}
-
 // leanConfig is the lean kernel with the tiny initramfs, which says "QENEX: user space" and powers off.
-func leanConfig(t testing.TB) (Config, *textBuffer) {
+func leanConfig(t testing.TB) (Config, *linuxtest.Console) {
 	if testing.Short() {
 		t.Skip("booting Linux is not short")
 	}
-	out := new(textBuffer)
+	out := new(linuxtest.Console)
 	return Config{
-		Kernel:  guestFile(t, "lean/vmlinux"),
-		Initrds: []string{guestFile(t, "initramfs-tiny.cpio")},
+		Kernel:  linuxtest.File(t, "lean/vmlinux"),
+		Initrds: []string{linuxtest.File(t, "initramfs-tiny.cpio")},
 		Cmdline: "console=ttyS0 panic=-1 pci=off quiet",
 		Hints:   true,
 		Memory:  64 * memmap.MiB,

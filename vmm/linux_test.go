@@ -12,6 +12,7 @@ import (
 
 	"github.com/qenex/qenex-kernel/internal/bareguest"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/vcpu"
 	"github.com/qenex/qenex-kernel/vcpu/probe"
 	"github.com/qenex/qenex-kernel/vmm/boot"
@@ -57,7 +58,7 @@ func checkHealing(t *testing.T, m *Machine, r *Report) {
 // TestLeanBusybox runs a 64-bit userland of forks, pipes and files, through the shim where that is needed.
 func TestLeanBusybox(t *testing.T) {
 	cfg, out := leanConfig(t)
-	cfg.Initrds = []string{guestFile(t, "initramfs-busybox.cpio")}
+	cfg.Initrds = []string{linuxtest.File(t, "initramfs-busybox.cpio")}
 	cfg.Cmdline += ` qenex.cmd="echo sum=$(seq 3 | wc -l)"`
 	m := newMachine(t, cfg)
 	o := runToEnd(t, m, bootLimit)
@@ -199,8 +200,8 @@ func TestStockLinux(t *testing.T) {
 	} {
 		t.Run(strings.ReplaceAll(tt.kernel, "/", "-")+"-"+tt.nproc, func(t *testing.T) {
 			cfg, out := leanConfig(t)
-			cfg.Kernel, cfg.CPUs, cfg.Memory = guestFile(t, tt.kernel), tt.cpus, 512<<20
-			cfg.Initrds = []string{guestFile(t, "initramfs-busybox.cpio")}
+			cfg.Kernel, cfg.CPUs, cfg.Memory = linuxtest.File(t, tt.kernel), tt.cpus, 512<<20
+			cfg.Initrds = []string{linuxtest.File(t, "initramfs-busybox.cpio")}
 			cfg.Cmdline += ` qenex.cmd="echo cpus=$(nproc); uname -a"`
 			m := newMachine(t, cfg)
 			o := runToEnd(t, m, bootLimit)

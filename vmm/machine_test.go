@@ -13,6 +13,7 @@ import (
 
 	"github.com/qenex/qenex-kernel/internal/bareguest"
 	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/kvm"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/vcpu"
@@ -171,7 +172,7 @@ func TestWildGuest(t *testing.T) {
 
 func TestPauseResume(t *testing.T) {
 	cfg := bareConfig(t, bareguest.Chatter)
-	out := new(textBuffer)
+	out := new(linuxtest.Console)
 	cfg.Console, cfg.CPUs = out, 2
 	m := newMachine(t, cfg)
 	events, cancel := m.Subscribe(16)
@@ -279,7 +280,7 @@ func TestCreationTouchesNoRAM(t *testing.T) {
 }
 
 func TestWatcher(t *testing.T) {
-	out := new(textBuffer)
+	out := new(linuxtest.Console)
 	seen := map[string]int{}
 	w := watcher{out: out, marks: []mark{
 		{[]byte("needle"), func() { seen["needle"]++ }},

@@ -25,16 +25,6 @@ var transportNames = [...]string{"mmio", "pci"}
 
 func (t Transport) String() string { return transportNames[t] }
 
-// ParseTransport reads "mmio" or "pci".
-func ParseTransport(s string) (Transport, error) {
-	for i, name := range transportNames {
-		if s == name {
-			return Transport(i), nil
-		}
-	}
-	return 0, fmt.Errorf("%w: virtio transport %q; it is mmio or pci", ErrConfig, s)
-}
-
 // attached is a virtio device on a bus. Its doorbells and interrupts do not pass the run loop: a guest's write to a doorbell
 // signals an eventfd of the instance, and a write to an eventfd of irqs raises an interrupt.
 type attached struct {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/qenex/qenex-kernel/internal/bareguest"
+	"github.com/qenex/qenex-kernel/internal/linuxtest"
 	"github.com/qenex/qenex-kernel/memmap"
 	"github.com/qenex/qenex-kernel/virtio"
 	"github.com/qenex/qenex-kernel/virtio/virtiotest"
@@ -299,7 +300,7 @@ func (e *entropy) Start(_ uint64, queues []*virtio.Queue, _ virtio.Env) error {
 }
 
 // findsDevices has Linux say what it found and use it, and presses the power button, if there is one.
-func findsDevices(t *testing.T, cfg Config, out *textBuffer, before string, want ...string) {
+func findsDevices(t *testing.T, cfg Config, out *linuxtest.Console, before string, want ...string) {
 	t.Helper()
 	cmd := before + "cat /sys/bus/virtio/devices/*/device; grep virtio /proc/interrupts; head -c 40 /dev/hwrng; echo"
 	want = append(want, "0x003f", "0x0004", strings.Repeat("e", 40))
@@ -342,7 +343,7 @@ func TestLeanVirtioMMIO(t *testing.T) {
 		t.Run(tables.String(), func(t *testing.T) {
 			cfg, out := leanConfig(t)
 			cfg.Tables = tables
-			cfg.Initrds = []string{guestFile(t, "initramfs-busybox.cpio")}
+			cfg.Initrds = []string{linuxtest.File(t, "initramfs-busybox.cpio")}
 			findsDevices(t, cfg, out, "")
 		})
 	}
@@ -364,9 +365,9 @@ func TestStockVirtio(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			cfg, out := leanConfig(t)
 			cfg.Transport = tt.transport
-			cfg.Kernel, cfg.Memory = guestFile(t, "stock/vmlinux"), 256*memmap.MiB
+			cfg.Kernel, cfg.Memory = linuxtest.File(t, "stock/vmlinux"), 256*memmap.MiB
 			// The second one's init, with the first one's modules.
-			cfg.Initrds = []string{guestFile(t, "initramfs-agent-stock.cpio"), guestFile(t, "initramfs-busybox.cpio")}
+			cfg.Initrds = []string{linuxtest.File(t, "initramfs-agent-stock.cpio"), linuxtest.File(t, "initramfs-busybox.cpio")}
 			if tt.transport == PCI {
 				cfg.Cmdline = strings.ReplaceAll(cfg.Cmdline, " pci=off", "") + tt.words
 			}

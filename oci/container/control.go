@@ -7,11 +7,11 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/qenex/qenex-kernel/guestkernel/sentry"
+	"github.com/qenex/qenex-kernel/internal/unixsock"
 )
 
 // Op is what a request asks for.
@@ -66,18 +66,9 @@ type Listener struct {
 	euid uint32 // asked for once: a confined process may not
 }
 
-// short returns a path to name in dir that fits a socket address, and must be used before release.
-func short(dir, name string) (path string, release func(), err error) {
-	d, err := os.Open(dir)
-	if err != nil {
-		return "", nil, err
-	}
-	return "/proc/self/fd/" + strconv.Itoa(int(d.Fd())) + "/" + name, func() { d.Close() }, nil
-}
-
 // Listen makes the container's control socket and returns it as a file, to be passed to the process that owns the sandbox.
 func (c *Container) Listen() (*os.File, error) {
-	path, release, err := short(c.dir, "control")
+	path, release, err := unixsock.Short(c.dir, "control")
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +104,7 @@ func (l *Listener) Accept() (*Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		if uid, err := peer(c); err != nil || uid != 0 && uid != l.euid {
+		if uid, err := unixsock.Peer(c); err != nil || uid != 0 && uid != l.euid {
 			c.Close()
 			continue
 		}
@@ -124,25 +115,9 @@ func (l *Listener) Accept() (*Conn, error) {
 // Close stops listening.
 func (l *Listener) Close() error { return l.l.Close() }
 
-func peer(c *net.UnixConn) (uid uint32, err error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var opt error
-	if err := raw.Control(func(fd uintptr) { cred, opt = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
-		return 0, err
-	}
-	if opt != nil {
-		return 0, opt
-	}
-	return cred.Uid, nil
-}
-
 // Dial connects to the sandbox of the container.
 func (c *Container) Dial() (*Conn, error) {
-	path, release, err := short(c.dir, "control")
+	path, release, err := unixsock.Short(c.dir, "control")
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +126,7 @@ func (c *Container) Dial() (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the sandbox of %s does not answer: %w", c.ID, err)
 	}
-	if uid, err := peer(u); err != nil || uid != 0 && uid != uint32(os.Geteuid()) {
+	if uid, err := unixsock.Peer(u); err != nil || uid != 0 && uid != uint32(os.Geteuid()) {
 		u.Close()
 		return nil, fmt.Errorf("the control socket of %s belongs to user %d: %w", c.ID, uid, errors.Join(err, os.ErrPermission))
 	}
