@@ -73,7 +73,9 @@ T(poll_negative_fd) { struct pollfd f = {-1, POLLIN, 7}; say("%s ", R(poll(&f, 1
 T(poll_regular_file) { put("a", ""); struct pollfd f = {need(open("a", O_RDONLY)), POLLIN | POLLOUT, 0}; say("%s ", R(poll(&f, 1, 0))); say("%x", f.revents); }
 T(ppoll_bad_time) { struct timespec t = {0, 2000000000}; say("%s", R(ppoll(0, 0, &t, 0))); }
 T(select_ready) { fd_set s; FD_ZERO(&s); need(pipe(p)); need(write(p[1], "x", 1)); FD_SET(p[0], &s); say("%s ", R(select(p[0] + 1, &s, 0, 0, 0))); say("%d", FD_ISSET(p[0], &s)); }
-T(select_bad_fd) { fd_set s; FD_ZERO(&s); FD_SET(99, &s); say("%s", R(select(100, &s, 0, 0, 0))); }
+/* Linux forgets descriptors past the end of the process's table, which depends on its ancestors and has 64 entries at least, so
+   that a select of one there alone never ends. */
+T(select_bad_fd) { fd_set s; FD_ZERO(&s); FD_SET(63, &s); close(63); say("%s", R(select(64, &s, 0, 0, 0))); }
 T(select_negative) { say("%s", R(select(-1, 0, 0, 0, 0))); }
 T(epoll_level)
 {
