@@ -18,6 +18,7 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
+	"github.com/qenex/qenex-kernel/internal/process"
 	"github.com/qenex/qenex-kernel/oci/bundle"
 	"github.com/qenex/qenex-kernel/oci/container"
 )
@@ -111,10 +112,11 @@ func (f *ociFlags) make(m *makeFlags, id, checkpoint string) (err error) {
 			_, _ = p.Wait()
 		}
 	}()
-	st := container.State{ID: id, Pid: p.Pid, Bundle: dir, Rootfs: sandbox.Root, Created: time.Now().UTC(), Annotations: config.Annotations}
-	if st.Birth, err = container.Birth(p.Pid); err != nil {
+	running, err := process.Find(p.Pid)
+	if err != nil {
 		return err
 	}
+	st := container.State{ID: id, Pid: running.PID, Birth: running.Birth, Bundle: dir, Rootfs: sandbox.Root, Created: time.Now().UTC(), Annotations: config.Annotations}
 	if err := c.SetState(st); err != nil {
 		return err
 	}

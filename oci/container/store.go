@@ -13,12 +13,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/internal/process"
 )
 
 // Errors of the store.
@@ -214,34 +215,7 @@ func parseState(b []byte, id string) (s State, err error) {
 }
 
 // Alive tells whether the process of s still runs. A zombie does not.
-func (s State) Alive() bool {
-	birth, state, err := processStat(s.Pid)
-	return err == nil && birth == s.Birth && state != 'Z' && state != 'X'
-}
-
-// Birth returns the start time of a process as State has it.
-func Birth(pid int) (uint64, error) {
-	birth, _, err := processStat(pid)
-	return birth, err
-}
-
-func processStat(pid int) (birth uint64, state byte, err error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
-	if err != nil {
-		return 0, 0, err
-	}
-	return parseStat(string(b))
-}
-
-// parseStat reads fields 3 and 22; field 2, a name in brackets, may hold anything.
-func parseStat(text string) (birth uint64, state byte, err error) {
-	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
-	if len(fields) < 20 || len(fields[0]) != 1 {
-		return 0, 0, fmt.Errorf("process status %.200q is cut off", text)
-	}
-	birth, err = strconv.ParseUint(fields[19], 10, 64)
-	return birth, fields[0][0], err
-}
+func (s State) Alive() bool { return process.ID{PID: s.Pid, Birth: s.Birth}.Alive() }
 
 // OCI returns the state in the runtime specification's form.
 func (s State) OCI(status specs.ContainerState) specs.State {
