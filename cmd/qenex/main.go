@@ -32,6 +32,7 @@ type cli struct {
 	Version    versionCmd    `cmd:"" help:"Print the version."`
 	fleetVerbs `embed:""`
 	trustVerbs `embed:""`
+	schedVerbs `embed:""`
 	ociVerbs   `embed:""`
 }
 
