@@ -2,9 +2,7 @@ package anneal
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 )
@@ -18,7 +16,6 @@ type Assignment struct {
 	item    []int32   // of every variable
 	links   []link64
 	linksOf []int32
-	hot     float64
 }
 
 type link64 struct {
@@ -70,17 +67,6 @@ func NewAssignment(choices []int, cost []float64, pairs []Coupling, offset float
 		at[c.I]++
 		at[c.J]++
 	}
-	for v, q := range a.cost {
-		least := slices.Min(a.cost[a.first[a.item[v]]:a.first[a.item[v]+1]])
-		sum := math.Abs(q - least)
-		for _, l := range a.links[a.linksOf[v]:a.linksOf[v+1]] {
-			sum = max(sum, math.Abs(l.w))
-		}
-		a.hot = max(a.hot, sum)
-	}
-	if a.hot == 0 {
-		a.hot = 1
-	}
 	return a, nil
 }
 
@@ -123,79 +109,56 @@ func (p *placement) add(v int32, sign float64) {
 	}
 }
 
-// move lets the item of variable v choose it.
-func (p *placement) move(v int32) {
-	i := p.item[v]
-	u := p.chosen[i]
-	p.energy += p.g[v] - p.g[u]
-	p.add(u, -1)
+// Choices is how many choices an item has.
+func (p *placement) Choices(i int) int { return int(p.first[i+1] - p.first[i]) }
+
+// Choice is an item's choice.
+func (p *placement) Choice(i int) int { return int(p.chosen[i] - p.first[i]) }
+
+// Energy is the cost without the offset.
+func (p *placement) Energy() float64 { return p.energy }
+
+// Delta is what a move costs.
+func (p *placement) Delta(i, choice int) float64 {
+	return p.g[int(p.first[i])+choice] - p.g[p.chosen[i]]
+}
+
+// Deltas is what all moves of an item cost.
+func (p *placement) Deltas(i int, out []float64) {
+	now := p.g[p.chosen[i]]
+	for k, g := range p.g[p.first[i]:p.first[i+1]] {
+		out[k] = g - now
+	}
+}
+
+// Move changes an item's choice.
+func (p *placement) Move(i, choice int, delta float64) {
+	v := p.first[i] + int32(choice)
+	p.energy += delta
+	p.add(p.chosen[i], -1)
 	p.add(v, 1)
 	p.chosen[i] = v
 }
 
-func (p *placement) copy(from *placement) {
-	copy(p.chosen, from.chosen)
-	copy(p.g, from.g)
-	p.energy = from.energy
+// Exchange lets items with equally many choices take each other's.
+func (p *placement) Exchange(i, j int) (ci, cj int, ok bool) {
+	ci, cj = p.Choice(j), p.Choice(i)
+	return ci, cj, ci != cj && p.Choices(i) == p.Choices(j)
 }
 
-// swap lets two items change choices if beta and chance allow it, and returns whether it did. Only items with equally many choices can.
-func (p *placement) swap(i, j int, beta float64, r *rng) bool {
-	u, v := p.chosen[i], p.chosen[j]
-	ci, cj := u-p.first[i], v-p.first[j]
-	if ci == cj || p.first[i+1]-p.first[i] != p.first[j+1]-p.first[j] {
-		return false
-	}
-	before := p.energy
-	p.move(p.first[i] + cj)
-	p.move(p.first[j] + ci)
-	if d := (p.energy - before) * beta; d <= 0 || d < r.exp() {
-		return true
-	}
-	p.move(u)
-	p.move(v)
-	return false
+// Clone returns a copy.
+func (p *placement) Clone() Landscape {
+	c := p.newPlacement()
+	c.Copy(p)
+	return c
 }
 
-// descend makes the best move of every item while that wins something.
-func (p *placement) descend() {
-	least := -1e-9 * p.hot
-	for again := true; again; {
-		again = false
-		for i, u := range p.chosen {
-			best := u
-			for v := p.first[i]; v < p.first[i+1]; v++ {
-				if p.g[v] < p.g[best] {
-					best = v
-				}
-			}
-			if p.g[best]-p.g[u] < least {
-				p.move(best)
-				again = true
-			}
-		}
-	}
-}
-
-// sweep offers every item a move to one of its choices and a swap with another item. Where there are neighbours in the imaginary time
-// of a quantum annealing, ring is what it costs, in temperatures, to choose otherwise than one of them.
-func (p *placement) sweep(beta, ring float64, before, after []int32, r *rng) {
-	for i, u := range p.chosen {
-		n := int(p.first[i+1] - p.first[i])
-		if v := p.first[i] + int32(r.below(n)); v != u {
-			d := (p.g[v] - p.g[u]) * beta
-			if before != nil {
-				d += ring * float64(bit(before[i] == u)+bit(after[i] == u))
-				d -= ring * float64(bit(before[i] == v)+bit(after[i] == v))
-			}
-			if d <= 0 || d < r.exp() {
-				p.move(v)
-			}
-		}
-		if before == nil {
-			p.swap(i, r.below(len(p.chosen)), beta, r)
-		}
-	}
+// Copy makes it the same as another of the same assignment.
+func (p *placement) Copy(from Landscape) {
+	f := from.(*placement)
+	copy(p.chosen, f.chosen)
+	copy(p.g, f.g)
+	p.energy = f.energy
 }
 
 // Placed is what SolveAssignment found.
@@ -206,147 +169,36 @@ type Placed struct {
 	Elapsed time.Duration
 }
 
-// SolveAssignment searches choices of low energy by moves of one item and swaps of two: with SQA, SA or Greedy. Of o, Target, RunSweeps
-// and Workers are not used: there is one annealing after the other, each twice as long as the one before, in the caller's goroutine. The
-// search begins at start, if it is not nil, with a descent from it: the result is never worse than start.
+// SolveAssignment searches choices of low energy, as Improve does. The search begins at start, if it is not nil: the result is never
+// worse.
 func SolveAssignment(ctx context.Context, a *Assignment, start []int, o Options) (*Placed, error) {
-	if o.Method != SQA && o.Method != SA && o.Method != Greedy {
-		return nil, fmt.Errorf("anneal: method %q is none of those for assignments: %s, %s, %s", o.Method, SQA, SA, Greedy)
+	begun := time.Now()
+	if err := o.checkLandscape(); err != nil {
+		return nil, err
 	}
-	if o.Time <= 0 && o.Sweeps <= 0 {
-		return nil, fmt.Errorf("anneal: %w: set one of them", ErrBudget)
-	}
-	if o.Replicas < 0 || o.Replicas > MaxReplicas || o.Time < 0 || o.Sweeps < 0 {
-		return nil, errors.New("anneal: replicas, time or sweeps out of range")
-	}
-	s := &assigning{ctx: ctx, Assignment: a, begun: time.Now(), options: o, rng: newRNG(o.Seed, 0), best: a.newPlacement(), one: a.newPlacement()}
-	if start != nil {
+	p, r := a.newPlacement(), newRNG(o.Seed, 1)
+	if start == nil {
+		p.start(func(i int) int { return r.below(p.Choices(i)) })
+	} else {
 		if len(start) != a.Items() {
 			return nil, fmt.Errorf("anneal: a start of %d items for a problem of %d", len(start), a.Items())
 		}
 		for i, c := range start {
-			if c < 0 || c >= int(a.first[i+1]-a.first[i]) {
-				return nil, fmt.Errorf("anneal: the start has choice %d of item %d, which has %d", c, i, a.first[i+1]-a.first[i])
+			if c < 0 || c >= p.Choices(i) {
+				return nil, fmt.Errorf("anneal: the start has choice %d of item %d, which has %d", c, i, p.Choices(i))
 			}
 		}
-		s.best.start(func(i int) int { return start[i] })
-	} else {
-		s.best.start(s.random)
+		p.start(func(i int) int { return start[i] })
 	}
-	s.one.copy(s.best)
-	s.offer(s.one)
-	for length := 64; a.Items() > 0 && !s.stop(0); length *= 2 {
-		if o.Sweeps > 0 {
-			length = min(length, o.Sweeps-s.sweeps)
-		}
-		switch o.Method {
-		case SQA:
-			s.quantum(length)
-		case SA:
-			s.thermal(length)
-		case Greedy:
-			s.one.start(s.random)
-			s.offer(s.one)
-			s.stop(1)
-		}
+	sweeps, err := improve(ctx, p, o, start == nil)
+	if err != nil {
+		return nil, err
 	}
-	p := &Placed{Choices: make([]int, a.Items()), Sweeps: s.sweeps}
-	for i, v := range s.best.chosen {
-		p.Choices[i] = int(v - a.first[i])
+	placed := &Placed{Choices: make([]int, a.Items()), Sweeps: sweeps}
+	for i := range placed.Choices {
+		placed.Choices[i] = p.Choice(i)
 	}
-	p.Energy = a.Energy(p.Choices)
-	p.Elapsed = time.Since(s.begun)
-	return p, nil
-}
-
-// assigning is a search of SolveAssignment.
-type assigning struct {
-	*Assignment
-	ctx     context.Context
-	begun   time.Time
-	options Options
-	rng     rng
-	sweeps  int
-	best    *placement
-	one     *placement
-	slices  []*placement
-}
-
-func (s *assigning) random(i int) int { return s.rng.below(int(s.first[i+1] - s.first[i])) }
-
-// stop counts sweeps and says whether the search is over.
-func (s *assigning) stop(sweeps int) bool {
-	s.sweeps += sweeps
-	return s.options.Sweeps > 0 && s.sweeps >= s.options.Sweeps || s.ctx.Err() != nil ||
-		s.options.Time > 0 && time.Since(s.begun) >= s.options.Time
-}
-
-func (s *assigning) offer(p *placement) {
-	p.descend()
-	if p.energy < s.best.energy {
-		s.best.copy(p)
-	}
-}
-
-func (s *assigning) thermal(sweeps int) {
-	s.one.start(s.random)
-	for k := range sweeps {
-		s.one.sweep(1/(s.hot*math.Pow(0.01, float64(k)/float64(sweeps))), 0, nil, nil, &s.rng)
-		if s.stop(1) {
-			break
-		}
-	}
-	s.offer(s.one)
-}
-
-// quantum is path-integral Monte Carlo with a driver that takes an item from any of its q choices to any other: the choices in two
-// neighbouring replicas are the same with a weight larger by ln(1 + q/(exp(q*beta*Gamma/P) - 1)), in temperatures, than that of
-// different ones. For q = 2 that is a spin in a transverse field.
-func (s *assigning) quantum(sweeps int) {
-	p := max(2, s.options.Replicas)
-	if s.options.Replicas == 0 {
-		p = 4
-	}
-	for len(s.slices) < p {
-		s.slices = append(s.slices, s.newPlacement())
-	}
-	for _, one := range s.slices {
-		one.start(s.random)
-	}
-	q := float64(len(s.cost)) / float64(s.Items())
-	steps := max(1, sweeps/p)
-	for k := range steps {
-		left := 1 - float64(k)/float64(steps)
-		beta := 50 / s.hot / float64(p) * (1.1 - left)
-		gamma := left * s.hot / q
-		ring := math.Log1p(q / math.Expm1(q*beta*gamma))
-		for i, one := range s.slices {
-			one.sweep(beta, ring, s.slices[(i+p-1)%p].chosen, s.slices[(i+1)%p].chosen, &s.rng)
-		}
-		s.lines(beta)
-		if s.stop(p) {
-			break
-		}
-	}
-	for _, one := range s.slices {
-		s.offer(one)
-	}
-}
-
-// lines offers every item a move of all replicas to one choice where they agree, which leaves the ring as it is.
-func (s *assigning) lines(beta float64) {
-	for i := range s.Items() {
-		u := s.slices[0].chosen[i]
-		v := s.first[i] + int32(s.random(i))
-		d, agree := 0.0, v != u
-		for _, one := range s.slices {
-			agree = agree && one.chosen[i] == u
-			d += (one.g[v] - one.g[u]) * beta
-		}
-		if agree && (d <= 0 || d < s.rng.exp()) {
-			for _, one := range s.slices {
-				one.move(v)
-			}
-		}
-	}
+	placed.Energy = a.Energy(placed.Choices)
+	placed.Elapsed = time.Since(begun)
+	return placed, nil
 }

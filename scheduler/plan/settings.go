@@ -1,0 +1,97 @@
+package plan
+
+import (
+	"slices"
+	"time"
+)
+
+// Setting is what to apply to a vCPU.
+type Setting struct {
+	CPUs   []int         `json:"cpus,omitempty"`   // IDs; nil: leave
+	Weight int           `json:"weight,omitempty"` // of cgroup v2, 1 to 10000; 0: leave
+	Slice  time.Duration `json:"slice,omitempty"`  // in nanoseconds; 0: leave
+	Quota  float64       `json:"quota,omitempty"`  // CPUs; 0: none
+}
+
+// Policy is the numbers by which a plan becomes settings. A weight or slice of 0 leaves what is.
+type Policy struct {
+	LatencyWeight, GangWeight, BatchWeight int           // of cgroup v2
+	LatencySlice, GangSlice, BatchSlice    time.Duration // of EEVDF: who has a short one is served soon after it wakes
+	// Unfair is how much more of its load one batch vCPU of a cache may get than another before those that share it float over their
+	// CPUs; 0: they never float.
+	Unfair float64
+}
+
+// DefaultPolicy serves those who wake briefly soon, and lets equal hogs on too few CPUs float.
+func DefaultPolicy() Policy {
+	return Policy{LatencyWeight: 200, GangWeight: 100, BatchWeight: 100, LatencySlice: 100 * time.Microsecond, BatchSlice: 3 * time.Millisecond, Unfair: 1.1}
+}
+
+// Settings says what to apply to every vCPU, by DefaultPolicy.
+func (p *Problem) Settings(pl *Plan) []Setting { return p.SettingsOf(pl, DefaultPolicy()) }
+
+// SettingsOf says what to apply to every vCPU: the CPU it is pinned to, or, for batch vCPUs without links, where pinning would be
+// unfair, the CPUs of one cache over which they float; and weight and slice by class. The plan must be one of this problem.
+func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
+	out := make([]Setting, len(p.VCPUs))
+	for i, v := range p.VCPUs {
+		s := Setting{CPUs: []int{p.Host.CPUs[pl.CPU[i]].ID}, Weight: y.BatchWeight, Slice: y.BatchSlice}
+		switch {
+		case v.Latency:
+			s.Weight, s.Slice = y.LatencyWeight, y.LatencySlice
+		case v.Gang != 0:
+			s.Weight, s.Slice = y.GangWeight, y.GangSlice
+		}
+		out[i] = s
+	}
+	if y.Unfair <= 0 {
+		return out
+	}
+	floats := make([]bool, len(p.VCPUs))
+	for i, v := range p.VCPUs {
+		floats[i] = !v.Latency && v.Gang == 0 && v.Load > 0
+	}
+	for _, l := range p.Links {
+		floats[l.A], floats[l.B] = floats[l.A] && l.Rate == 0, floats[l.B] && l.Rate == 0
+	}
+	for _, a := range p.Apart {
+		floats[a[0]], floats[a[1]] = false, false
+	}
+	// Those of one cache, and of one tenant where tenants share no core, float together.
+	type group struct {
+		llc    int
+		tenant string
+	}
+	groups := map[group][]int{}
+	load := make([]float64, len(p.Host.CPUs))
+	for i, v := range p.VCPUs {
+		load[pl.CPU[i]] += v.Load
+		if floats[i] {
+			g := group{llc: p.Host.CPUs[pl.CPU[i]].LLC}
+			if p.Separate {
+				g.tenant = v.Tenant
+			}
+			groups[g] = append(groups[g], i)
+		}
+	}
+	for _, members := range groups {
+		var ids []int
+		least, most := 1.0, 0.0
+		for _, i := range members {
+			c := p.Host.CPUs[pl.CPU[i]]
+			ids = append(ids, c.ID)
+			got := min(1, c.Capacity/load[pl.CPU[i]])
+			least, most = min(least, got), max(most, got)
+		}
+		if most <= y.Unfair*least {
+			continue
+		}
+		slices.Sort(ids)
+		ids = slices.Compact(ids)
+		for _, i := range members {
+			pin := p.VCPUs[i].Pin
+			out[i].CPUs = slices.DeleteFunc(slices.Clone(ids), func(id int) bool { return pin != nil && !slices.Contains(pin, id) })
+		}
+	}
+	return out
+}
