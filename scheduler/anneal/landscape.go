@@ -67,15 +67,19 @@ func improve(ctx context.Context, l Landscape, o Options, anew bool) (int, error
 	}
 	s.row = make([]float64, choices)
 	s.measure()
-	s.offer(s.one)
-	s.descent = time.Since(s.begun)
+	if o.Time > 0 {
+		s.pace(func() { s.descend(s.one, 1) })
+		s.descent = s.took
+		s.pace(func() { s.sweep(s.one, 10/s.scale) })
+	}
+	s.one.Copy(l)
 	for run := 0; !s.over(0); run++ {
 		warm := (run%2 == 0) != anew
 		switch o.Method {
 		case SQA:
-			s.quantum(s.length(run), warm)
+			s.quantum(s.length(), warm)
 		case SA:
-			s.thermal(s.length(run), warm)
+			s.thermal(s.length(), warm)
 		case Greedy:
 			s.scatter(s.one)
 			s.over(1)
@@ -93,12 +97,20 @@ type improving struct {
 	rng     rng
 	mean    float64       // choices of an item
 	scale   float64       // what a move costs, typically
-	descent time.Duration // what a descent takes
+	took    time.Duration // what a sweep takes; only with a budget of time
+	descent time.Duration // what the last descents will take
 	sweeps  int
 	best    Landscape
 	one     Landscape
 	slices  []Landscape
 	row     []float64
+}
+
+// pace sets how long something takes.
+func (s *improving) pace(f func()) {
+	begun := time.Now()
+	f()
+	s.took = time.Since(begun)
 }
 
 // measure sets scale: the median of what moves cost.
@@ -137,16 +149,14 @@ func (s *improving) over(sweeps int) bool {
 }
 
 // length is that of the next run in sweeps: what the budget has left, as far as that can be told, but not much more than longest.
-func (s *improving) length(run int) int {
+func (s *improving) length() int {
 	const longest = 2048
-	if run == 0 && s.options.Time > 0 {
-		return 16 // to see how long one takes
+	left := math.MaxInt32
+	if s.options.Sweeps > 0 {
+		left = s.options.Sweeps - s.sweeps
 	}
-	left := longest
-	if part := s.spent(0); part > 0 {
-		left = int(min(1e9, float64(s.sweeps)*(1-part)/part))
-	} else {
-		left = s.options.Sweeps
+	if s.options.Time > 0 {
+		left = min(left, int((s.options.Time-s.descent-time.Since(s.begun))/max(1, s.took)))
 	}
 	if left > longest*3/2 {
 		return longest
@@ -164,17 +174,17 @@ func (s *improving) scatter(l Landscape) {
 
 // offer descends from a state and keeps what is better than the best.
 func (s *improving) offer(l Landscape) {
-	s.descend(l)
+	s.descend(l, 1<<20)
 	if l.Energy() < s.best.Energy() {
 		s.best.Copy(l)
 	}
 }
 
-// descend makes the best move of every item while that wins something.
-func (s *improving) descend(l Landscape) {
+// descend makes the best move of every item, over and over while that wins something worth the look.
+func (s *improving) descend(l Landscape, passes int) {
 	least := -1e-9 * s.scale
-	for again := true; again && s.ctx.Err() == nil; {
-		again = false
+	for won := math.Inf(1); passes > 0 && won > 1e-6*s.scale*float64(l.Items()) && s.ctx.Err() == nil; passes-- {
+		before := l.Energy()
 		for i := range l.Items() {
 			row := s.row[:l.Choices(i)]
 			l.Deltas(i, row)
@@ -186,9 +196,9 @@ func (s *improving) descend(l Landscape) {
 			}
 			if row[best] < least {
 				l.Move(i, best, row[best])
-				again = true
 			}
 		}
+		won = before - l.Energy()
 	}
 }
 

@@ -48,7 +48,7 @@ func (f *field) contradiction() error {
 	for _, first := range order[:min(len(order), 32)] {
 		group := []int{first}
 		for _, i := range order {
-			if len(group) > len(f.core) {
+			if len(group) > f.cores {
 				break
 			}
 			if i != first && !slices.ContainsFunc(group, func(j int) bool { return !f.rivals(i, j) }) {
@@ -72,9 +72,9 @@ func (f *field) match(group []int) error {
 		slices.Sort(cores[k])
 		cores[k] = slices.Compact(cores[k])
 	}
-	owner := slices.Repeat([]int{-1}, len(f.core)) // of every core: index into group
+	owner := slices.Repeat([]int{-1}, f.cores) // of every core: index into group
 	for k := range group {
-		seen := make([]bool, len(f.core))
+		seen := make([]bool, f.cores)
 		var find func(k int) bool
 		find = func(k int) bool {
 			for _, c := range cores[k] {

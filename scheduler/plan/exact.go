@@ -68,7 +68,7 @@ func (b *branch) go1(depth int) {
 	}
 	var ways []way
 	for _, p := range b.items[i].may {
-		if b.breaks(i, b.field.cpus[p].core) == 0 {
+		if b.breaks(i, b.cpus[p].core) == 0 {
 			ways = append(ways, way{p, b.place(i, p) + b.talk(i, p)})
 		}
 	}

@@ -10,9 +10,9 @@ type field struct {
 	p     *Problem
 	w     Weights
 	cpus  []cpu
-	dist  []uint8   // of CPUs p and q at p*len(cpus)+q
-	core  []float64 // SMT/C of every core
-	llc   []float64 // Cache/n of every cache
+	dist  []uint8 // of CPUs p and q at p*len(cpus)+q
+	cores int
+	llcs  int
 	pkgs  int
 	gangs int // of two members and more
 	items []item
@@ -24,6 +24,8 @@ type field struct {
 
 type cpu struct {
 	inv            float64 // 1/capacity
+	smt            float64 // SMT/C of its core
+	pressed        float64 // Cache/n of its cache
 	core, llc, pkg int32   // dense
 }
 
@@ -35,6 +37,7 @@ type item struct {
 	inGang                                float64
 	now                                   int32 // -1: unknown
 	may                                   []int32
+	simple                                bool // neither constraints with others nor power
 }
 
 type link struct {
@@ -63,7 +66,7 @@ func newField(p *Problem) (*field, error) {
 	all := make([]int32, len(f.cpus))
 	for i, c := range p.Host.CPUs {
 		all[i] = int32(i)
-		f.cpus[i] = cpu{1 / c.Capacity, cores.of(c.Core), llcs.of(c.LLC), pkgs.of(c.Package)}
+		f.cpus[i] = cpu{inv: 1 / c.Capacity, core: cores.of(c.Core), llc: llcs.of(c.LLC), pkg: pkgs.of(c.Package)}
 		if len(cores) > len(capacities) {
 			capacities, threads = append(capacities, 0), append(threads, 0)
 		}
@@ -74,13 +77,11 @@ func newField(p *Problem) (*field, error) {
 		threads[f.cpus[i].core]++
 		sharers[f.cpus[i].llc]++
 	}
-	for k := range capacities {
-		f.core = append(f.core, w.SMT*threads[k]/capacities[k])
+	for i := range f.cpus {
+		c := &f.cpus[i]
+		c.smt, c.pressed = w.SMT*threads[c.core]/capacities[c.core], w.Cache/sharers[c.llc]
 	}
-	for _, n := range sharers {
-		f.llc = append(f.llc, w.Cache/n)
-	}
-	f.pkgs = len(pkgs)
+	f.cores, f.llcs, f.pkgs = len(cores), len(llcs), len(pkgs)
 	f.dist = make([]uint8, len(f.cpus)*len(f.cpus))
 	for i := range f.cpus {
 		for j := range f.cpus {
@@ -138,6 +139,9 @@ func newField(p *Problem) (*field, error) {
 		f.apart[a[0]] = append(f.apart[a[0]], int32(a[1]))
 		f.apart[a[1]] = append(f.apart[a[1]], int32(a[0]))
 	}
+	for i := range f.items {
+		f.items[i].simple = !p.Separate && len(f.apart[i]) == 0 && w.Core+w.Package == 0
+	}
 	return f, nil
 }
 
@@ -158,19 +162,19 @@ func (f *field) cost(cpu []int) Cost {
 				c.Links += l.w * float64(f.dist[p*len(f.cpus)+cpu[l.to]])
 			}
 		}
-		here, own := s.cpus[p], &f.cpus[p]
-		k := own.core
+		here := &s.cpus[p]
+		k := here.core
 		c.Broken += s.breaks(i, k)
 		mates := 0.0
 		if it.gang >= 0 {
 			mates = s.mates[int(it.gang)*len(f.cpus)+p]
 		}
-		c.Crowding += f.w.Crowding * own.inv * it.load * (it.load + 2*here.load)
-		c.SMT += f.core[k] * it.load * (s.coreLoad[k] - here.load)
-		c.Cache += f.llc[own.llc] * it.cache * (it.cache + 2*s.cache[own.llc])
-		c.Gang += own.inv * it.load * (f.w.Gang*mates + f.w.Mixed*(it.inGang*(here.load-mates)+here.gangs-mates))
-		c.Latency += f.w.Latency * own.inv * (it.latency*here.load + it.load*here.wakers)
-		c.Power += s.power(own)
+		c.Crowding += f.w.Crowding * here.inv * it.load * (it.load + 2*here.load)
+		c.SMT += here.smt * it.load * (s.coreLoad[k] - here.load)
+		c.Cache += here.pressed * it.cache * (it.cache + 2*s.cache[here.llc])
+		c.Gang += here.inv * it.load * (f.w.Gang*mates + f.w.Mixed*(it.inGang*(here.load-mates)+here.gangs-mates))
+		c.Latency += f.w.Latency * here.inv * (it.latency*here.load + it.load*here.wakers)
+		c.Power += s.power(s.onCore[k], s.onPkg[here.pkg])
 		s.add(i, int32(p))
 	}
 	c.Total = sum(c)

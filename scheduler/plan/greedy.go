@@ -58,7 +58,7 @@ func (p *Problem) Gangs() (*Plan, error) {
 			for _, r := range at {
 				far += float64(s.dist[int(q)*len(s.cpus)+int(r)]) / 16 / float64(len(at))
 			}
-			return 1e6*mates[q] + 1e3*(s.cpus[q].load-mates[q])*s.field.cpus[q].inv + far
+			return 1e6*mates[q] + 1e3*(s.cpus[q].load-mates[q])*s.cpus[q].inv + far
 		})
 	})
 }
@@ -91,7 +91,7 @@ func (f *field) plan(cpu []int, method string, begun time.Time) (*Plan, error) {
 func (s *state) pick(i int, value func(p int32) float64) int32 {
 	best, fewest, least := int32(-1), 0, 0.0
 	for _, p := range s.items[i].may {
-		n := s.breaks(i, s.field.cpus[p].core)
+		n := s.breaks(i, s.cpus[p].core)
 		if best >= 0 && n > fewest {
 			continue
 		}
@@ -104,7 +104,7 @@ func (s *state) pick(i int, value func(p int32) float64) int32 {
 
 // fill is how full vCPU i makes a CPU and, as far as that is equal, its core.
 func (s *state) fill(i int, p int32) float64 {
-	c := &s.field.cpus[p]
+	c := &s.cpus[p]
 	return (s.cpus[p].load+s.items[i].load)*c.inv + 1e-6*s.coreLoad[c.core] + 1e-9*float64(s.onCore[c.core])
 }
 

@@ -22,15 +22,21 @@ type state struct {
 	energy   float64
 }
 
-// onCPU is what is on a CPU.
-type onCPU struct{ load, gangs, wakers float64 } // all load, that of gangs' members, and how many wake briefly
+// onCPU is a CPU with what is on it: all load, that of gangs' members, and how many wake briefly.
+type onCPU struct {
+	cpu
+	load, gangs, wakers float64
+}
 
 func (f *field) newState() *state {
 	s := &state{field: f, at: make([]int32, len(f.items)), choice: make([]int32, len(f.items)), cpus: make([]onCPU, len(f.cpus)),
-		coreLoad: make([]float64, len(f.core)), onCore: make([]int32, len(f.core)), onPkg: make([]int32, f.pkgs),
-		cache: make([]float64, len(f.llc)), mates: make([]float64, f.gangs*len(f.cpus)), tenant: make([]int32, f.tenants*len(f.core))}
+		coreLoad: make([]float64, f.cores), onCore: make([]int32, f.cores), onPkg: make([]int32, f.pkgs),
+		cache: make([]float64, f.llcs), mates: make([]float64, f.gangs*len(f.cpus)), tenant: make([]int32, f.tenants*f.cores)}
 	for i := range s.at {
 		s.at[i] = -1
+	}
+	for p, c := range f.cpus {
+		s.cpus[p].cpu = c
 	}
 	return s
 }
@@ -39,46 +45,70 @@ func (f *field) newState() *state {
 func (s *state) breaks(i int, core int32) int {
 	n := 0
 	for _, j := range s.apart[i] {
-		if q := s.at[j]; q >= 0 && s.field.cpus[q].core == core {
+		if q := s.at[j]; q >= 0 && s.cpus[q].core == core {
 			n++
 		}
 	}
 	if t := s.items[i].tenant; t >= 0 {
-		n += int(s.onCore[core] - s.tenant[int(t)*len(s.core)+int(core)])
+		n += int(s.onCore[core] - s.tenant[int(t)*s.cores+int(core)])
 	}
 	return n
 }
 
-// power is what one vCPU more on a CPU costs.
-func (s *state) power(c *cpu) float64 {
+// power is what a vCPU on a CPU costs that has so many others on its core and in its package.
+func (s *state) power(onCore, onPkg int32) float64 {
 	e := 0.0
-	if s.onCore[c.core] == 0 {
+	if onCore == 0 {
 		e += s.w.Core
 	}
-	if s.onPkg[c.pkg] == 0 {
+	if onPkg == 0 {
 		e += s.w.Package
 	}
 	return e
 }
 
-// place returns what vCPU i, which is nowhere, costs on a CPU, but for its links.
+// place returns what vCPU i, wherever it is now, would cost on a CPU, but for its links.
 func (s *state) place(i int, p int32) float64 {
-	it, c, here := &s.items[i], &s.field.cpus[p], &s.cpus[p]
-	e := it.self + it.byLoad*here.load + it.byGang*here.gangs + it.byWake*here.wakers
+	it, c, now := &s.items[i], &s.cpus[p], s.at[i]
+	load, gangs, wakers := c.load, c.gangs, c.wakers
+	others, pressure := s.coreLoad[c.core]-load, s.cache[c.llc]
+	mates := 0.0
 	if it.gang >= 0 {
-		e += it.byMates * s.mates[int(it.gang)*len(s.cpus)+int(p)]
+		mates = s.mates[int(it.gang)*len(s.cpus)+int(p)]
 	}
-	e = e*c.inv + s.core[c.core]*it.load*(s.coreLoad[c.core]-here.load) + s.llc[c.llc]*it.cache*(it.cache+2*s.cache[c.llc])
+	if now == p {
+		load, gangs, wakers, mates, pressure = load-it.load, gangs-it.inGang*it.load, wakers-it.latency, mates-it.inGang*it.load, pressure-it.cache
+	} else if now >= 0 {
+		from := &s.cpus[now]
+		if from.llc == c.llc {
+			pressure -= it.cache
+		}
+		if from.core == c.core {
+			others -= it.load
+		}
+	}
+	e := c.inv*(it.self+it.byLoad*load+it.byGang*gangs+it.byWake*wakers+it.byMates*mates) + c.smt*it.load*others +
+		c.pressed*it.cache*(it.cache+2*pressure)
 	if it.now >= 0 {
 		e += s.w.Migration * float64(s.dist[int(it.now)*len(s.cpus)+int(p)])
 	}
-	if s.w.Core+s.w.Package > 0 {
-		e += s.power(c)
-	}
-	if it.tenant >= 0 || len(s.apart[i]) > 0 {
-		e += s.penalty * float64(s.breaks(i, c.core))
+	if !it.simple {
+		e += s.special(i, p)
 	}
 	return e
+}
+
+// special is the part of place that few problems have: power and constraints.
+func (s *state) special(i int, p int32) float64 {
+	c, now := &s.cpus[p], s.at[i]
+	onCore, onPkg := s.onCore[c.core], s.onPkg[c.pkg]
+	if now >= 0 && s.cpus[now].core == c.core {
+		onCore--
+	}
+	if now >= 0 && s.cpus[now].pkg == c.pkg {
+		onPkg--
+	}
+	return s.power(onCore, onPkg) + s.penalty*float64(s.breaks(i, c.core))
 }
 
 // talk returns what the links of vCPU i cost on a CPU.
@@ -94,11 +124,11 @@ func (s *state) talk(i int, p int32) float64 {
 
 // count adds vCPU i to the sums of a CPU, or takes it away: sign is 1 or -1.
 func (s *state) count(i int, p int32, sign int32) {
-	it, c, here := &s.items[i], &s.field.cpus[p], &s.cpus[p]
+	it, c := &s.items[i], &s.cpus[p]
 	x := float64(sign)
-	here.load += x * it.load
-	here.gangs += x * it.load * it.inGang
-	here.wakers += x * it.latency
+	c.load += x * it.load
+	c.gangs += x * it.load * it.inGang
+	c.wakers += x * it.latency
 	s.coreLoad[c.core] += x * it.load
 	s.onCore[c.core] += sign
 	s.onPkg[c.pkg] += sign
@@ -107,7 +137,7 @@ func (s *state) count(i int, p int32, sign int32) {
 		s.mates[int(it.gang)*len(s.cpus)+int(p)] += x * it.load
 	}
 	if it.tenant >= 0 {
-		s.tenant[int(it.tenant)*len(s.core)+int(c.core)] += sign
+		s.tenant[int(it.tenant)*s.cores+int(c.core)] += sign
 	}
 }
 
@@ -179,9 +209,7 @@ func (s *state) Delta(i, choice int) float64 {
 	if p == q {
 		return 0
 	}
-	s.count(i, p, -1)
 	d := s.place(i, q) - s.place(i, p)
-	s.count(i, p, 1)
 	n := len(s.cpus)
 	from, to := s.dist[int(p)*n:][:n], s.dist[int(q)*n:][:n]
 	for _, l := range s.links[i] {
@@ -193,12 +221,10 @@ func (s *state) Delta(i, choice int) float64 {
 
 // Deltas is what all moves of a vCPU would cost.
 func (s *state) Deltas(i int, out []float64) {
-	p, may := s.at[i], s.items[i].may
-	s.count(i, p, -1)
+	may := s.items[i].may
 	for k, q := range may {
 		out[k] = s.place(i, q)
 	}
-	s.count(i, p, 1)
 	n := len(s.cpus)
 	for _, l := range s.links[i] {
 		row := s.dist[int(s.at[l.to])*n:][:n]
