@@ -51,9 +51,9 @@ func affinity() ([]int, error) {
 	return nil, fmt.Errorf("reading the affinity of this program: %w", err)
 }
 
-// Read reads a topology from a file system like /sys/devices/system. Only CPUs in allowed count; nil allows all. Files that are
-// missing, as containers hide them, are made up for: a core of its own for each CPU, a cache, a node and a capacity like the others of its package. A file
-// with content that makes no sense is an error that names it.
+// Read reads a topology from a file system like /sys/devices/system. Only CPUs in allowed count; nil allows all. Files that are missing, as
+// containers hide them, are made up for: one package, a node for each package, a cache for each node, a core for each CPU, all of capacity 1. A
+// file whose content makes no sense is an error that names it. Without any CPU, the error is ErrNoCPU.
 func Read(sys fs.FS, allowed []int) (*Topology, error) { return read(sys, nil, allowed) }
 
 // read also looks into devices, like /sys/devices, for the kinds of an Intel hybrid's cores; nil: do not.
@@ -76,18 +76,19 @@ func read(sys, devices fs.FS, allowed []int) (*Topology, error) {
 			pkg = 0
 		}
 		c.Package = pkg
-		if c.Core, ok = r.group(dir+"topology/core_cpus_list", id); !ok {
+		c.Core, ok = r.group(dir+"topology/core_cpus_list", id)
+		if !ok { // the older name
 			if c.Core, ok = r.group(dir+"topology/thread_siblings_list", id); !ok {
 				c.Core = id
 			}
 		}
-		if c.LLC, ok = r.cache(dir, id); !ok {
-			if c.LLC, ok = r.group(dir+"topology/die_cpus_list", id); !ok {
-				c.LLC = maxID + 1 + pkg
-			}
-		}
 		if c.Node, ok = nodes[id]; !ok {
 			c.Node = maxID + 1 + pkg
+		}
+		if c.LLC, ok = r.cache(dir, id); !ok {
+			if c.LLC, ok = r.group(dir+"topology/die_cpus_list", id); !ok {
+				c.LLC = maxID + 1 + c.Node
+			}
 		}
 		t.CPUs = append(t.CPUs, c)
 	}
@@ -238,34 +239,35 @@ func (r *reader) cache(dir string, id int) (group int, found bool) {
 	return group, found
 }
 
-// capacities tells how fast the CPUs are, by the first way that knows all of them: the kernel's own measure, kinds of cores, the
-// highest frequencies. Otherwise all count as equal.
+// capacities tells how fast the CPUs are: by the kernel's own measure, else by the highest frequencies and the kinds of cores. What is not known
+// counts as equal, and the fastest of these CPUs as 1.
 func (r *reader) capacities(cpus []CPU, devices fs.FS) {
-	if r.relative(cpus, "cpu_capacity") {
-		return
-	}
-	frequencies := r.relative(cpus, "cpufreq/cpuinfo_max_freq")
-	if devices == nil {
-		return
-	}
-	kinds := reader{fs: devices, err: r.err}
-	fast, hasFast := kinds.list("cpu_core/cpus")
-	slow, hasSlow := kinds.list("cpu_atom/cpus")
-	r.err = kinds.err
-	for i := range cpus {
-		if hasFast && hasSlow && slices.Contains(slow, cpus[i].ID) && !slices.Contains(fast, cpus[i].ID) {
-			if !frequencies {
-				cpus[i].Capacity = 1
+	if !r.relative(cpus, "cpu_capacity") {
+		r.relative(cpus, "cpufreq/cpuinfo_max_freq")
+		if devices != nil {
+			kinds := reader{fs: devices, err: r.err}
+			slow, _ := kinds.list("cpu_atom/cpus")
+			r.err = kinds.err
+			for i := range cpus {
+				if slices.Contains(slow, cpus[i].ID) {
+					cpus[i].Capacity = min(cpus[i].Capacity, atomCapacity)
+				}
 			}
-			cpus[i].Capacity = min(cpus[i].Capacity, atomCapacity)
 		}
+	}
+	top := 0.0
+	for _, c := range cpus {
+		top = max(top, c.Capacity)
+	}
+	for i := range cpus {
+		cpus[i].Capacity /= top
 	}
 }
 
-// relative sets capacities to a file's number over the highest, or all to 1 if a CPU lacks the file.
+// relative sets capacities to a file's numbers and tells whether it did; to 1 if a CPU lacks the file.
 func (r *reader) relative(cpus []CPU, file string) bool {
-	top, all := 0, true
 	values := make([]int, len(cpus))
+	all := true
 	for i := range cpus {
 		cpus[i].Capacity = 1
 		name := fmt.Sprintf("cpu/cpu%d/%s", cpus[i].ID, file)
@@ -273,12 +275,14 @@ func (r *reader) relative(cpus []CPU, file string) bool {
 		if ok && n <= 0 {
 			r.fail(name, fmt.Errorf("%d is not more than 0", n))
 		}
-		values[i], top, all = n, max(top, n), all && ok
+		values[i], all = n, all && ok
 	}
+	if !all || r.err != nil {
+		return false
+	}
+	top := slices.Max(values)
 	for i := range cpus {
-		if all && r.err == nil {
-			cpus[i].Capacity = float64(values[i]) / float64(top)
-		}
+		cpus[i].Capacity = float64(values[i]) / float64(top)
 	}
-	return all && r.err == nil
+	return true
 }
