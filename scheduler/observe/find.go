@@ -2,6 +2,7 @@ package observe
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -108,7 +109,10 @@ func (w *Watcher) look(pid int, now time.Time, counted bool) *process {
 	if p != nil && p.fds == fds && (counted && fds.count == 0 || now.Sub(p.looked) < min(p.age/2, maxLook)) {
 		return p
 	}
-	birth, age := w.birth(pid)
+	birth, age, err := w.birth(pid)
+	if err != nil {
+		return nil
+	}
 	if p == nil || p.birth != birth {
 		p = &process{birth: birth, names: map[int]string{}, pins: map[int][]int{}}
 	}
@@ -124,21 +128,21 @@ func (w *Watcher) look(pid int, now time.Time, counted bool) *process {
 	return p
 }
 
-// birth returns when a process started, in ticks, and how long ago that was.
-func (w *Watcher) birth(pid int) (uint64, time.Duration) {
+// birth returns when a process started, in ticks since boot, and how long ago that was.
+func (w *Watcher) birth(pid int) (uint64, time.Duration, error) {
 	b, err := os.ReadFile(w.proc + "/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
-		return 0, 0
+		return 0, 0, err
 	}
 	s, err := parseStat(b)
 	if err != nil {
-		return 0, 0
+		return 0, 0, err
 	}
 	var up unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_BOOTTIME, &up) != nil {
-		return s.birth, 0
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &up); err != nil {
+		return 0, 0, err
 	}
-	return s.birth, max(0, time.Duration(up.Nano())-time.Duration(min(s.birth, 1<<39))*tick)
+	return s.birth, max(0, time.Duration(up.Nano())-time.Duration(min(s.birth, math.MaxInt64/uint64(tick)))*tick), nil
 }
 
 // holdsVCPU tells whether a process has a vCPU among its descriptors. Those of others cannot be seen.
@@ -166,6 +170,12 @@ func (w *Watcher) items(pid int, p *process) []Item {
 		Tenant: strconv.FormatUint(uint64(p.fds.uid), 10), Pin: p.pin}
 	items := map[int][]Item{} // by number of vCPU: two VMs in one process have each number twice
 	vcpus := 0
+	for tid := range p.names {
+		if _, ok := slices.BinarySearch(tids, tid); !ok {
+			delete(p.names, tid)
+			delete(p.pins, tid)
+		}
+	}
 	for _, tid := range tids {
 		name, ok := p.names[tid]
 		if !ok {

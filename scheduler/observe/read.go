@@ -243,8 +243,8 @@ func (w *Watcher) closeThread(t *thread) {
 
 // lives tells whether the process with this ID is still the one that started then.
 func (w *Watcher) lives(pid int, birth uint64) bool {
-	now, _ := w.birth(pid)
-	return now == birth
+	now, _, err := w.birth(pid)
+	return err == nil && now == birth
 }
 
 // forget drops the readings of processes that have ended.
