@@ -237,8 +237,15 @@ func (v *VCPU) wait(ctx context.Context, what string, target State) error {
 
 // thread is the vCPU's goroutine.
 func (v *VCPU) thread() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	runtime.LockOSThread() // and never unlocked: the thread ends with the vCPU, and its name with it
+	if unix.Gettid() == unix.Getpid() {
+		// The first thread's name is the process's. While this goroutine has it, another one gets another.
+		go v.thread()
+		<-v.done
+		runtime.UnlockOSThread()
+		return
+	}
+	nameThread(v.ID())
 	v.tid.Store(int32(unix.Gettid()))
 	v.loop()
 	v.tid.Store(0)

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"os"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -408,6 +411,40 @@ func TestPauseRightAfterResume(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// TestThreadName: a vCPU's thread is named after it while it lives, and no other thread ever is, the process's first least of all.
+func TestThreadName(t *testing.T) {
+	comm := func(of string) string {
+		b, err := os.ReadFile("/proc/self/" + of + "/comm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	process := comm("task/" + strconv.Itoa(os.Getpid()))
+	for range 20 {
+		v := newTestVM(t, busy, Config{})
+		must(t, v.cpu.Start())
+		waitInGuest(t, v.cpu)
+		if name := comm("task/" + strconv.Itoa(v.cpu.ThreadID())); name != "vcpu0\n" {
+			t.Fatalf("the thread of vCPU 0 is named %q", name)
+		}
+		must(t, v.cpu.Stop(soon(t)))
+		if name := comm("task/" + strconv.Itoa(os.Getpid())); name != process {
+			t.Fatalf("the process is named %q, was %q", name, process)
+		}
+	}
+	threads, err := filepath.Glob("/proc/self/task/*/comm")
+	must(t, err)
+	waitFor(t, "the vCPUs' threads to end", func(uint64) bool {
+		for _, thread := range threads {
+			if b, err := os.ReadFile(thread); err == nil && string(b) == "vcpu0\n" {
+				return false
+			}
+		}
+		return true
+	}, 0)
 }
 
 // BenchmarkStop is the promise that a vCPU stops within 100 ms, whatever its guest does. ns/op is a mean; the worst case
