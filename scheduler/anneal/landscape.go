@@ -69,7 +69,7 @@ func improve(ctx context.Context, l Landscape, o Options, anew bool) (int, error
 	s.measure()
 	if o.Time > 0 {
 		s.pace(func() { s.descend(s.one, 1) })
-		s.descent = s.took
+		s.descent = 3 * s.took
 		s.pace(func() { s.sweep(s.one, 10/s.scale) })
 	}
 	s.one.Copy(l)
@@ -77,9 +77,9 @@ func improve(ctx context.Context, l Landscape, o Options, anew bool) (int, error
 		warm := (run%2 == 0) != anew
 		switch o.Method {
 		case SQA:
-			s.quantum(s.length(), warm)
+			s.quantum(s.length(run), warm)
 		case SA:
-			s.thermal(s.length(), warm)
+			s.thermal(s.length(run), warm)
 		case Greedy:
 			s.scatter(s.one)
 			s.over(1)
@@ -148,9 +148,9 @@ func (s *improving) over(sweeps int) bool {
 	return s.spent(0) >= 1 || s.ctx.Err() != nil
 }
 
-// length is that of the next run in sweeps: what the budget has left, as far as that can be told, but not much more than longest.
-func (s *improving) length() int {
-	const longest = 2048
+// length is that of a run in sweeps: what the budget has left, as far as that can be told, but not much more than longest.
+func (s *improving) length(run int) int {
+	longest := 512 << min(20, run/2)
 	left := math.MaxInt32
 	if s.options.Sweeps > 0 {
 		left = s.options.Sweeps - s.sweeps
@@ -184,6 +184,9 @@ func (s *improving) offer(l Landscape) {
 func (s *improving) descend(l Landscape, passes int) {
 	least := -1e-9 * s.scale
 	for won := math.Inf(1); passes > 0 && won > 1e-6*s.scale*float64(l.Items()) && s.ctx.Err() == nil; passes-- {
+		if s.options.Time > 0 && time.Since(s.begun) >= s.options.Time {
+			break
+		}
 		before := l.Energy()
 		for i := range l.Items() {
 			row := s.row[:l.Choices(i)]
@@ -230,12 +233,12 @@ func (s *improving) sweep(l Landscape, beta float64) {
 func (s *improving) thermal(sweeps int, warm bool) {
 	hot := 1.0
 	if warm {
-		hot = 0.25
+		hot = 0.15
 		s.one.Copy(s.best)
 	} else {
 		s.scatter(s.one)
 	}
-	const cold = 0.01
+	const cold = 0.003
 	from, left := s.spent(0), s.spent(sweeps)
 	for k := range sweeps {
 		done := float64(k) / float64(sweeps)
@@ -279,7 +282,7 @@ func (s *improving) quantum(sweeps int, warm bool) {
 			done = max(done, (s.spent(0)-from)/(1-from))
 		}
 		left := hot * max(0, 1-done)
-		beta := 50 / s.scale / float64(p) * (1.1 - left)
+		beta := 200 / s.scale / float64(p) * (1.1 - left)
 		gamma := left * s.scale / s.mean
 		ring := math.Log1p(s.mean / math.Expm1(s.mean*beta*gamma))
 		for i, l := range s.slices {
@@ -290,44 +293,73 @@ func (s *improving) quantum(sweeps int, warm bool) {
 			break
 		}
 	}
+	best := s.slices[0]
 	for _, l := range s.slices {
-		s.offer(l)
+		if l.Energy() < best.Energy() {
+			best = l
+		}
 	}
+	s.offer(best)
 }
 
-// sweepRing is sweep of one replica between its neighbours in the ring, by moves; ring is what it costs, in temperatures, to choose
-// otherwise than one of them.
+// sweepRing is sweep of one replica between its neighbours in the ring; ring is what it costs, in temperatures, to choose otherwise than
+// one of them.
 func (s *improving) sweepRing(l, before, after Landscape, beta, ring float64) {
-	for i := range l.Items() {
-		u, v := l.Choice(i), s.rng.below(l.Choices(i))
-		if u == v {
-			continue
-		}
-		d := l.Delta(i, v)
+	n := l.Items()
+	// torn is what the ring costs more if an item's choice is v in place of u.
+	torn := func(i, u, v int) float64 {
 		b, a := before.Choice(i), after.Choice(i)
-		x := d*beta + ring*(float64(bit(b == u)+bit(a == u))-float64(bit(b == v)+bit(a == v)))
-		if x <= 0 || x < s.rng.exp() {
-			l.Move(i, v, d)
+		return ring * (float64(bit(b == u)+bit(a == u)) - float64(bit(b == v)+bit(a == v)))
+	}
+	for i := range n {
+		if u, v := l.Choice(i), s.rng.below(l.Choices(i)); u != v {
+			d := l.Delta(i, v)
+			if x := d*beta + torn(i, u, v); x <= 0 || x < s.rng.exp() {
+				l.Move(i, v, d)
+			}
 		}
 	}
 }
 
-// lines offers every item a move of all replicas to one choice, and an exchange, where they agree: that leaves the ring as it is.
+// lines offers every item a move of all replicas to one choice, and an exchange with another item, where the replicas agree: that leaves
+// the ring as it is.
 func (s *improving) lines(beta float64) {
 	first, deltas := s.slices[0], make([]float64, len(s.slices))
-	for i := range first.Items() {
-		u, v := first.Choice(i), s.rng.below(first.Choices(i))
-		sum, agree := 0.0, u != v
-		for k, l := range s.slices {
-			if agree = agree && l.Choice(i) == u; !agree {
-				break
+	agree := func(i int) bool {
+		for _, l := range s.slices[1:] {
+			if l.Choice(i) != first.Choice(i) {
+				return false
 			}
+		}
+		return true
+	}
+	// move offers a move on top of what was done for more.
+	move := func(i, v int, more float64, last bool) (sum float64, done bool) {
+		sum = more
+		for k, l := range s.slices {
 			deltas[k] = l.Delta(i, v)
 			sum += deltas[k]
 		}
-		if agree && (sum <= 0 || sum*beta < s.rng.exp()) {
+		if done = !last || sum <= 0 || sum*beta < s.rng.exp(); done {
 			for k, l := range s.slices {
 				l.Move(i, v, deltas[k])
+			}
+		}
+		return sum, done
+	}
+	for i := range first.Items() {
+		if !agree(i) {
+			continue
+		}
+		if v := s.rng.below(first.Choices(i)); v != first.Choice(i) {
+			move(i, v, 0, true)
+		}
+		j := s.rng.below(first.Items())
+		if ci, cj, ok := first.Exchange(i, j); ok && agree(j) {
+			old := first.Choice(i)
+			sum, _ := move(i, ci, 0, false)
+			if _, done := move(j, cj, sum, true); !done {
+				move(i, old, 0, false)
 			}
 		}
 	}
