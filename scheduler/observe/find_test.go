@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -261,25 +262,30 @@ func TestFindLive(t *testing.T) {
 	if err != nil || before.Run <= 0 || before.CPU < 0 || before.Threads < 1 {
 		t.Fatalf("%+v, %v", before, err)
 	}
-	type id struct {
-		tid int
-		err error
-	}
-	named, end := make(chan id), make(chan bool)
+	named, end := make(chan int), make(chan bool)
 	go func() {
-		runtime.LockOSThread() // and not unlocked: the name goes with the thread
+		defer close(named)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		tid := unix.Gettid()
-		named <- id{tid, os.WriteFile(fmt.Sprintf("/proc/self/task/%d/comm", tid), []byte("vcpu3"), 0)}
+		comm := fmt.Sprintf("/proc/self/task/%d/comm", tid)
+		before, err := os.ReadFile(comm)
+		if err == nil {
+			err = os.WriteFile(comm, []byte("vcpu3"), 0)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		named <- tid
 		<-end
-		named <- id{}
+		if err := os.WriteFile(comm, before, 0); err != nil {
+			t.Error(err)
+		}
 	}()
 	thread := <-named
-	if thread.err != nil {
-		t.Fatal(thread.err)
-	}
 	items = mine(w)
-	if len(items) != 1 || items[0].Whole || !slices.Equal(items[0].TIDs, []int{thread.tid}) || !strings.HasSuffix(items[0].Name, "/vcpu3") {
-		t.Errorf("thread %d: found %+v", thread.tid, items)
+	if len(items) != 1 || items[0].Whole || !slices.Equal(items[0].TIDs, []int{thread}) || !strings.HasSuffix(items[0].Name, "/vcpu3") {
+		t.Errorf("thread %d: found %+v", thread, items)
 	}
 	if s, err := w.Read(items[0]); err != nil || s.Run <= 0 {
 		t.Errorf("%+v, %v", s, err)
@@ -327,7 +333,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("1 2 3\n"))
 	f.Add([]byte("x\nvoluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t5\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if s, err := parseStat(b); err == nil && (s.state == 0 || s.cpu < 0) {
+		if s, err := parseStat(b); err == nil && (s.cpu < 0 || time.Duration(s.ticks)*tick < 0) {
 			t.Errorf("%q: %+v", b, s)
 		}
 		if run, wait, _, err := parseSchedstat(b); err == nil && (run < 0 || wait < 0) {

@@ -142,14 +142,17 @@ func BenchmarkPairs(b *testing.B) {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			r := rand.New(rand.NewPCG(5, 5))
 			var p Pairs
-			deltas := players(r, n/4, n/2, 0, false)
-			for range pairWindow {
-				p.Observe(pairEpoch, players(r, n/4, n/2, 0, false))
+			var epochs [pairWindow + 1]map[string]Sample
+			for i := range epochs {
+				epochs[i] = players(r, n/4, n/2, 0, false)
+				p.Observe(pairEpoch, epochs[i])
 			}
-			for b.Loop() {
-				p.Observe(pairEpoch, deltas)
-				p.Links()
+			links := 0
+			for i := 0; b.Loop(); i++ {
+				p.Observe(pairEpoch, epochs[i%len(epochs)])
+				links = len(p.Links())
 			}
+			b.ReportMetric(float64(links), "links")
 		})
 	}
 }

@@ -85,3 +85,71 @@ func BenchmarkPredictor(b *testing.B) {
 		p.Predict("a")
 	}
 }
+
+func TestClasses(t *testing.T) {
+	const dt = 100 * time.Millisecond
+	ms := time.Millisecond
+	for _, c := range []struct {
+		name         string
+		delta        Sample
+		cpus         float64
+		latency, hog bool
+	}{
+		{"server", Sample{Run: 5 * ms, Voluntary: 50, Threads: 1}, 0.05, true, false},
+		{"server behind a hog", Sample{Run: 5 * ms, Wait: 50 * ms, Voluntary: 10, Threads: 1}, 0.1, true, false},
+		{"hog", Sample{Run: 100 * ms, Threads: 1}, 1, false, true},
+		{"starved hog", Sample{Run: 10 * ms, Wait: 90 * ms, Involuntary: 3, Threads: 1}, 1, false, true},
+		{"hog that never ran", Sample{Wait: 100 * ms, Threads: 1}, 1, false, true},
+		{"worker", Sample{Run: 40 * ms, Voluntary: 10, Threads: 1}, 0.4, false, false},
+		{"busy server", Sample{Run: 60 * ms, Voluntary: 600, Threads: 1}, 0.6, false, false},
+		{"idle", Sample{Threads: 1}, 0, false, false},
+		{"native guest with two hogs", Sample{Run: 80 * ms, Wait: 120 * ms, Voluntary: 3, Threads: 9}, 2, false, true},
+		{"more than there is time", Sample{Run: time.Hour, Wait: time.Hour, Threads: 1}, 1, false, true},
+		{"less than nothing", Sample{Run: -time.Hour, Wait: -time.Hour, Threads: -1}, 0, false, false},
+		{"switches without end", Sample{Voluntary: math.MaxUint64, Slices: math.MaxUint64, Threads: math.MaxInt}, 0, true, false},
+	} {
+		var p Predictor
+		for range 30 {
+			p.Observe(c.name, dt, c.delta)
+		}
+		l := p.Predict(c.name)
+		if math.Abs(l.CPUs-c.cpus) > 0.01 || l.Latency != c.latency || l.Hog != c.hog || l.Epochs != 30 || l.Method != "last" {
+			t.Errorf("%s: %+v; must be %v CPUs, latency %v, hog %v, by the last value: it wins ties", c.name, l, c.cpus, c.latency, c.hog)
+		}
+		p.Observe(c.name, 0, c.delta)
+		p.Observe(c.name, -dt, c.delta)
+		if again := p.Predict(c.name); again != l {
+			t.Errorf("%s: an epoch of no length changed %+v to %+v", c.name, l, again)
+		}
+		p.Forget(c.name)
+		if none := p.Predict(c.name); none != (Load{}) {
+			t.Errorf("%s: forgotten, and still %+v", c.name, none)
+		}
+	}
+}
+
+// Whatever comes in, numbers within their limits come out.
+func FuzzPredictor(f *testing.F) {
+	f.Add(int64(1e8), int64(1e7), int64(0), uint64(3), 1, int64(5e7))
+	f.Add(int64(1), int64(math.MaxInt64), int64(math.MaxInt64), uint64(math.MaxUint64), math.MaxInt, int64(-1))
+	f.Fuzz(func(t *testing.T, dt, run, wait int64, voluntary uint64, threads int, other int64) {
+		var p Predictor
+		for i := range 60 {
+			d := Sample{Run: time.Duration(run), Wait: time.Duration(wait), Voluntary: voluntary, Threads: threads}
+			if i%3 == 0 {
+				d.Run = time.Duration(other)
+			}
+			p.Observe("a", time.Duration(dt), d)
+			l := p.Predict("a")
+			top := float64(max(1, threads))
+			for _, x := range []float64{l.CPUs, l.Error, l.Run, l.Wait} {
+				if !(x >= 0 && x <= top) {
+					t.Fatalf("epoch %d: %+v, of %v CPUs", i, l, top)
+				}
+			}
+			if !(l.Wakeups >= 0) || math.IsInf(l.Wakeups, 0) {
+				t.Fatalf("epoch %d: %+v", i, l)
+			}
+		}
+	})
+}
