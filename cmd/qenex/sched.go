@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/qenex/qenex-kernel/scheduler/anneal"
+	planner "github.com/qenex/qenex-kernel/scheduler/plan"
 )
 
 // schedVerbs are the commands of the scheduler.
@@ -27,6 +28,7 @@ type schedVerbs struct {
 }
 
 type schedCmd struct {
+	Plan  schedPlanCmd  `cmd:"" help:"Say on which CPU every vCPU should run, and what other methods say."`
 	Solve schedSolveCmd `cmd:"" help:"Solve a max-cut or QUBO file."`
 	QASM  schedQASMCmd  `cmd:"" name:"qasm" help:"Print the quantum circuit (QAOA, OpenQASM 3) of a small problem, or say what hardware measured with it."`
 }
@@ -42,8 +44,10 @@ const maxProblem = 1 << 30
 // instance is a problem of a file.
 type instance struct {
 	model   *anneal.Model
-	cut     bool           // the file is a max-cut problem
-	vartype anneal.Vartype // of any other
+	cut     bool             // the file is a max-cut problem
+	vartype anneal.Vartype   // of any other
+	problem *planner.Problem // nil: it is no placement
+	encoded planner.Encoding // of a placement
 }
 
 // unit is what the instance's values are called.
