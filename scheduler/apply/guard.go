@@ -62,6 +62,11 @@ func Guard(r io.Reader) error {
 			return fmt.Errorf("greeting the applier: %w", err)
 		}
 	}
+	return follow(r)
+}
+
+// follow reads a journal and restores what is to be restored at its end.
+func follow(r io.Reader) error {
 	l := ledger{}
 	l.clear()
 	lines := bufio.NewScanner(r)
@@ -99,12 +104,13 @@ func startGuard(argv []string) (*guard, error) {
 		return nil, fmt.Errorf("making a socket pair for the guard: %w", err)
 	}
 	mine, its := os.NewFile(uintptr(fds[0]), "journal"), os.NewFile(uintptr(fds[1]), "journal")
-	defer its.Close()
 	cmd := exec.Command(argv[0], argv[1:]...)
 	var said strings.Builder
 	cmd.Stdin, cmd.Stderr = its, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if err := cmd.Start(); err != nil {
+	err = cmd.Start()
+	its.Close()
+	if err != nil {
 		mine.Close()
 		return nil, fmt.Errorf("starting the guard %q: %w", argv, err)
 	}

@@ -16,7 +16,7 @@ import (
 // record is what is known of one thread: each line of it is written down before what it says is done.
 type record struct {
 	Thread process.ID `json:"thread"`
-	PID    int        `json:"pid"`    // its process
+	Of     process.ID `json:"of"`     // its process
 	Seen   uint64     `json:"seen"`   // clock ticks since boot when Was was read
 	Was    state      `json:"was"`    // before the first change
 	Before state      `json:"before"` // before the last change: it may not have been made yet
@@ -54,9 +54,9 @@ type Restored struct {
 func (l *ledger) restore() (Restored, error) {
 	var done Restored
 	var errs []error
-	pids, failed := map[int]bool{}, map[process.ID]*record{}
+	processes, failed := map[process.ID]bool{}, map[process.ID]*record{}
 	for id, r := range l.records {
-		pids[r.PID] = true
+		processes[r.Of] = true
 		switch foreign, err := l.putBack(r); {
 		case err != nil && !id.Alive(), gone(err):
 			done.Gone++
@@ -69,8 +69,10 @@ func (l *ledger) restore() (Restored, error) {
 			done.Threads++
 		}
 	}
-	for pid := range pids {
-		done.Heirs += l.putBackHeirs(pid)
+	for of := range processes {
+		if of.Alive() {
+			done.Heirs += l.putBackHeirs(of)
+		}
 	}
 	for dir := range l.groups {
 		if _, err := l.removeGroup(dir); err != nil {
@@ -183,11 +185,11 @@ func (k *kernel) restoreCPUs(tid int, was []int) error {
 }
 
 // putBackHeirs restores the threads of a process, and of its descendants, that were born of changed threads and inherited the change.
-func (l *ledger) putBackHeirs(pid int) (n int) {
+func (l *ledger) putBackHeirs(of process.ID) (n int) {
 	seen := map[process.ID]bool{}
 	for fresh := true; fresh; {
 		fresh = false
-		for _, p := range family(pid) {
+		for _, p := range family(of.PID) {
 			tids, _ := threads(p) // none if it has ended
 			for _, tid := range tids {
 				id, err := process.Find(tid)
@@ -199,7 +201,7 @@ func (l *ledger) putBackHeirs(pid int) (n int) {
 				if err != nil {
 					continue
 				}
-				if r := l.donor(pid, id, now); r != nil {
+				if r := l.donor(of, id, now); r != nil {
 					heir := *r
 					heir.Thread = id
 					if _, err := l.putBack(&heir); err == nil {
@@ -213,9 +215,9 @@ func (l *ledger) putBackHeirs(pid int) (n int) {
 }
 
 // donor returns the record of the thread that a later one has its state from, or nil.
-func (l *ledger) donor(pid int, id process.ID, now state) *record {
+func (l *ledger) donor(of process.ID, id process.ID, now state) *record {
 	for _, r := range l.records {
-		if r.PID != pid || id.Birth < r.Seen {
+		if r.Of != of || id.Birth < r.Seen {
 			continue
 		}
 		for _, s := range []state{r.Set, r.Before} {

@@ -66,16 +66,14 @@ func (p *pass) place(t *Target, s *plan.Setting) {
 // threads applies a setting to all threads of a target, and returns what went wrong first.
 func (p *pass) threads(t *Target, s *plan.Setting) (first error) {
 	done := map[int]bool{}
-	if t.Birth != 0 {
-		if !(process.ID{PID: t.PID, Birth: t.Birth}).Alive() {
-			p.report.Gone++
-			return nil
-		}
+	of, err := process.Find(t.PID)
+	if err != nil || t.Birth != 0 && t.Birth != of.Birth {
+		p.report.Gone++
+		return nil
 	}
 	for round, fresh := 0, true; fresh && round < maxRounds && p.a.guard.failed() == nil; round++ {
 		tids := t.TIDs
 		if t.Whole {
-			var err error
 			if tids, err = threads(t.PID); err != nil {
 				p.report.Gone++
 				return first
@@ -87,7 +85,7 @@ func (p *pass) threads(t *Target, s *plan.Setting) (first error) {
 				continue
 			}
 			done[tid], fresh = true, t.Whole
-			if err := p.thread(t, tid, s); err != nil && first == nil {
+			if err := p.thread(t, of, tid, s); err != nil && first == nil {
 				first = err
 			}
 		}
@@ -96,7 +94,7 @@ func (p *pass) threads(t *Target, s *plan.Setting) (first error) {
 }
 
 // thread applies a setting to one thread.
-func (p *pass) thread(t *Target, tid int, s *plan.Setting) error {
+func (p *pass) thread(t *Target, of process.ID, tid int, s *plan.Setting) error {
 	l := &p.a.ledger
 	id, err := process.Find(tid)
 	if err == nil {
@@ -115,7 +113,7 @@ func (p *pass) thread(t *Target, tid int, s *plan.Setting) error {
 		p.wanted[id] |= refused
 		return err
 	}
-	r, theirs := l.meet(t.PID, id, now)
+	r, theirs := l.meet(of, id, now)
 	next, do := p.next(t, s, r, now, theirs)
 	if theirs != (fields{}) {
 		p.wanted[id] |= foreign
@@ -238,11 +236,11 @@ type fields struct{ cpus, nice, slice, group bool }
 
 // meet returns the record of a thread, a new one for a thread that is not known, and what somebody else has changed since it was set.
 // What was never set and is changed, is how it was before.
-func (l *ledger) meet(pid int, id process.ID, now state) (*record, fields) {
+func (l *ledger) meet(of process.ID, id process.ID, now state) (*record, fields) {
 	r := l.records[id]
 	if r == nil {
-		r = &record{Thread: id, PID: pid, Seen: ticks(), Was: now, Before: now, Set: now}
-		if d := l.donor(pid, id, now); d != nil {
+		r = &record{Thread: id, Of: of, Seen: ticks(), Was: now, Before: now, Set: now}
+		if d := l.donor(of, id, now); d != nil {
 			r.Was, r.Asked = d.Was, d.Asked
 		}
 		return r, fields{}
@@ -281,7 +279,7 @@ func (p *pass) leave(targets []Target) {
 		}
 		if !id.Alive() {
 			// A thread that was born of it and is not known yet is put back by its record. A whole process has none.
-			if _, err := os.Lstat(fmt.Sprintf("/proc/%d", r.PID)); whole[r.PID] || err != nil {
+			if whole[r.Of.PID] || !r.Of.Alive() {
 				delete(l.records, id)
 				g.write(entry{Forget: &id}) // its error stays and ends the pass
 			}
