@@ -22,16 +22,17 @@ type Policy struct {
 	Unfair float64
 }
 
-// DefaultPolicy serves those who wake briefly soon, and lets equal hogs on too few CPUs float.
+// DefaultPolicy serves those who wake briefly at once, and lets the others run long: a guest that is interrupted while it holds a lock
+// lets others spin, and to interrupt one at all is dear. Equal hogs on too few CPUs float. BENCHMARKS.md has what that wins.
 func DefaultPolicy() Policy {
-	return Policy{LatencyWeight: 200, GangWeight: 100, BatchWeight: 100, LatencySlice: 100 * time.Microsecond, BatchSlice: 3 * time.Millisecond, Unfair: 1.1}
+	return Policy{LatencyWeight: 932, LatencySlice: 100 * time.Microsecond, GangSlice: 40 * time.Millisecond, BatchSlice: 40 * time.Millisecond, Unfair: 1.1}
 }
 
 // Settings says what to apply to every vCPU, by DefaultPolicy.
 func (p *Problem) Settings(pl *Plan) []Setting { return p.SettingsOf(pl, DefaultPolicy()) }
 
-// SettingsOf says what to apply to every vCPU: the CPU it is pinned to, or, for batch vCPUs without links, where pinning would be
-// unfair, the CPUs of one cache over which they float; and weight and slice by class. The plan must be one of this problem.
+// SettingsOf says what to apply to every vCPU: the CPU it is pinned to; or the CPUs of one cache, over which it floats, if it wakes
+// briefly, or has no links and pinning would be unfair; and weight and slice by class. The plan must be one of this problem.
 func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 	out := make([]Setting, len(p.VCPUs))
 	for i, v := range p.VCPUs {
@@ -44,12 +45,9 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 		}
 		out[i] = s
 	}
-	if y.Unfair <= 0 {
-		return out
-	}
 	floats := make([]bool, len(p.VCPUs))
 	for i, v := range p.VCPUs {
-		floats[i] = !v.Latency && v.Gang == 0 && v.Load > 0
+		floats[i] = v.Gang == 0 && v.Load > 0
 	}
 	for _, l := range p.Links {
 		floats[l.A], floats[l.B] = floats[l.A] && l.Rate == 0, floats[l.B] && l.Rate == 0
@@ -66,7 +64,16 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 	load := make([]float64, len(p.Host.CPUs))
 	for i, v := range p.VCPUs {
 		load[pl.CPU[i]] += v.Load
-		if floats[i] {
+		if v.Latency && floats[i] && !p.Separate {
+			// It wakes where there is room.
+			var ids []int
+			for _, c := range p.Host.CPUs {
+				if c.LLC == p.Host.CPUs[pl.CPU[i]].LLC && (v.Pin == nil || slices.Contains(v.Pin, c.ID)) {
+					ids = append(ids, c.ID)
+				}
+			}
+			out[i].CPUs = ids
+		} else if floats[i] && y.Unfair > 0 && !v.Latency {
 			g := group{llc: p.Host.CPUs[pl.CPU[i]].LLC}
 			if p.Separate {
 				g.tenant = v.Tenant
