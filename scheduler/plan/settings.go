@@ -15,17 +15,21 @@ type Setting struct {
 
 // Policy is the numbers by which a plan becomes settings. A weight or slice of 0 leaves what is.
 type Policy struct {
-	LatencyWeight, GangWeight, BatchWeight int           // of cgroup v2
-	LatencySlice, GangSlice, BatchSlice    time.Duration // of EEVDF: who has a short one is served soon after it wakes
+	// LatencyWeight is for vCPUs that wake briefly, have no links, and loads of LatencyLoad at most: more would be taken from the others.
+	LatencyWeight int // of cgroup v2
+	LatencyLoad   float64
+	LatencySlice  time.Duration // of EEVDF: who has a short one is served soon after it wakes
+	// LongSlice is for all others that share their CPUs with none who wakes briefly.
+	LongSlice time.Duration
 	// Unfair is how much more of its load one batch vCPU of a cache may get than another before those that share it float over their
 	// CPUs; 0: they never float.
 	Unfair float64
 }
 
-// DefaultPolicy serves those who wake briefly at once, and lets the others run long: a guest that is interrupted while it holds a lock
-// lets others spin, and to interrupt one at all is dear. Equal hogs on too few CPUs float. BENCHMARKS.md has what that wins.
+// DefaultPolicy serves those who wake briefly at once, and lets the others run long where that keeps nobody waiting: a guest that is
+// interrupted while it holds a lock lets others spin, and to interrupt one at all is dear. BENCHMARKS.md has what that wins.
 func DefaultPolicy() Policy {
-	return Policy{LatencyWeight: 932, LatencySlice: 100 * time.Microsecond, GangSlice: 40 * time.Millisecond, BatchSlice: 40 * time.Millisecond, Unfair: 1.1}
+	return Policy{LatencyWeight: 932, LatencyLoad: 0.3, LatencySlice: 100 * time.Microsecond, LongSlice: 100 * time.Millisecond, Unfair: 1.1}
 }
 
 // Settings says what to apply to every vCPU, by DefaultPolicy.
@@ -34,23 +38,18 @@ func (p *Problem) Settings(pl *Plan) []Setting { return p.SettingsOf(pl, Default
 // SettingsOf says what to apply to every vCPU: the CPU it is pinned to; or the CPUs of one cache, over which it floats, if it wakes
 // briefly, or has no links and pinning would be unfair; and weight and slice by class. The plan must be one of this problem.
 func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
-	out := make([]Setting, len(p.VCPUs))
+	out, floats := make([]Setting, len(p.VCPUs)), make([]bool, len(p.VCPUs))
 	for i, v := range p.VCPUs {
-		s := Setting{CPUs: []int{p.Host.CPUs[pl.CPU[i]].ID}, Weight: y.BatchWeight, Slice: y.BatchSlice}
-		switch {
-		case v.Latency:
-			s.Weight, s.Slice = y.LatencyWeight, y.LatencySlice
-		case v.Gang != 0:
-			s.Weight, s.Slice = y.GangWeight, y.GangSlice
-		}
-		out[i] = s
-	}
-	floats := make([]bool, len(p.VCPUs))
-	for i, v := range p.VCPUs {
+		out[i] = Setting{CPUs: []int{p.Host.CPUs[pl.CPU[i]].ID}}
 		floats[i] = v.Gang == 0 && v.Load > 0
 	}
 	for _, l := range p.Links {
 		floats[l.A], floats[l.B] = floats[l.A] && l.Rate == 0, floats[l.B] && l.Rate == 0
+	}
+	for i, v := range p.VCPUs {
+		if v.Latency && floats[i] && v.Load <= y.LatencyLoad {
+			out[i].Weight = y.LatencyWeight
+		}
 	}
 	for _, a := range p.Apart {
 		floats[a[0]], floats[a[1]] = false, false
@@ -98,6 +97,20 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 		for _, i := range members {
 			pin := p.VCPUs[i].Pin
 			out[i].CPUs = slices.DeleteFunc(slices.Clone(ids), func(id int) bool { return pin != nil && !slices.Contains(pin, id) })
+		}
+	}
+	waited := map[int]bool{} // CPUs that somebody needs soon
+	for i, v := range p.VCPUs {
+		if v.Latency && v.Load > 0 {
+			out[i].Slice = y.LatencySlice
+			for _, id := range out[i].CPUs {
+				waited[id] = true
+			}
+		}
+	}
+	for i, v := range p.VCPUs {
+		if !v.Latency && !slices.ContainsFunc(out[i].CPUs, func(id int) bool { return waited[id] }) {
+			out[i].Slice = y.LongSlice
 		}
 	}
 	return out
