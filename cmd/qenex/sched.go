@@ -28,9 +28,10 @@ type schedVerbs struct {
 }
 
 type schedCmd struct {
-	Plan  schedPlanCmd  `cmd:"" help:"Say on which CPU every vCPU should run, and what other methods say."`
-	Solve schedSolveCmd `cmd:"" help:"Solve a max-cut or QUBO file."`
-	QASM  schedQASMCmd  `cmd:"" name:"qasm" help:"Print the quantum circuit (QAOA, OpenQASM 3) of a small problem, or say what hardware measured with it."`
+	Plan     schedPlanCmd     `cmd:"" help:"Say on which CPU every vCPU should run, and what other methods say."`
+	Simulate schedSimulateCmd `cmd:"" help:"Play traces of vCPUs on hosts that do not exist, under all policies."`
+	Solve    schedSolveCmd    `cmd:"" help:"Solve a max-cut or QUBO file."`
+	QASM     schedQASMCmd     `cmd:"" name:"qasm" help:"Print the quantum circuit (QAOA, OpenQASM 3) of a small problem, or say what hardware measured with it."`
 }
 
 // seedFlag makes what is random repeatable.
