@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
@@ -16,7 +17,7 @@ import (
 
 const (
 	turns     = 3000
-	footprint = 1 << 20 // bytes that a vCPU whose Cache is 1 keeps in its CPU's cache: a second-level cache
+	footprint = 512 << 10 // bytes that a vCPU whose Cache is 1 keeps in its CPU's own cache, the second-level one
 )
 
 // Calibrate measures this machine, in about a second, with threads bound to its CPUs: a quiet machine is needed, and figures that cannot be
@@ -196,11 +197,17 @@ func pipePong(a, b int) (half time.Duration, err error) {
 
 // migration is how much longer the first pass over a footprint takes after a move to another CPU than a pass does in place.
 func migration(a, b int) (cost time.Duration, err error) {
+	// The lines are visited in an order that no prefetcher guesses; each is changed, so that the other CPU must fetch it from this one.
+	const lines = footprint / 64
 	memory := make([]uint64, footprint/8)
+	for i, at := range rand.New(rand.NewPCG(1, 1)).Perm(lines) {
+		memory[8*i] = uint64(at)
+	}
 	walk := func() time.Duration {
 		begun := time.Now()
-		for i := 0; i < len(memory); i += 8 {
-			memory[i]++
+		for i, at := 0, uint64(0); i < lines; i++ {
+			memory[8*at+1]++
+			at = memory[8*((at+uint64(i))%lines)]
 		}
 		return time.Since(begun)
 	}

@@ -60,9 +60,9 @@ func ReadCalibration(r io.Reader) (*Calibration, error) {
 // What that machine does not have, SMT and larger distances, is assumed; Assumed says what.
 func DefaultCalibration() *Calibration {
 	c := &Calibration{
-		Switch: 1500, Tick: 4 * time.Millisecond, Plan: 10 * time.Microsecond, SMT: 0.62,
+		Machine: "2 CPUs, linux/amd64", Switch: 1800, Tick: 4 * time.Millisecond, Plan: 10 * time.Microsecond, SMT: 0.62,
 	}
-	c.far(5000, 60_000, 60)
+	c.far(21_000, 31_000, 28)
 	return c
 }
 

@@ -124,7 +124,7 @@ func (g *maker) vm(kind string, cache float64, programs ...VCPU) {
 
 // hog computes and nothing else, in bursts that end at nothing.
 func (g *maker) hog() {
-	g.vm("hog", 0.3+0.7*g.rand.Float64(), VCPU{Program: []Op{{Op: Compute, Time: g.about(g.total, 0.3)}}})
+	g.vm("hog", 0.3+0.7*g.rand.Float64(), VCPU{Program: []Op{{Op: Compute, Time: g.about(g.total, 0.05)}}})
 }
 
 // gang is a VM of two vCPUs, or up to four where there are CPUs for them, that share a spinlock: alone, each would hold it for a third or a fifth of its time.

@@ -20,7 +20,8 @@ type Planner struct {
 	Seed       uint64
 	Hysteresis float64 // share of the cost that a new plan must save; 0 is 0.05
 	Weights    plan.Weights
-	Label      string // the policy's name, if not "planner"
+	Settings   plan.Policy // zero: plan's default
+	Label      string      // the policy's name, if not "planner"
 
 	watch watcher
 	now   map[int]int // applied: CPU index by vCPU
@@ -71,7 +72,11 @@ func (p *Planner) Plan(m *Machine) error {
 		m.result.Plans++
 	}
 	p.now = map[int]int{}
-	for k, s := range problem.Settings(pl) {
+	settings := p.Settings
+	if settings == (plan.Policy{}) {
+		settings = plan.DefaultPolicy()
+	}
+	for k, s := range problem.SettingsOf(pl, settings) {
 		id := ids[k]
 		p.now[id] = pl.CPU[k]
 		err := m.Allow(id, s.CPUs)
@@ -125,7 +130,7 @@ func (f *forecast) predict() float64 {
 // What wakes at least so often a second and uses no more than so much of a CPU is served for its latency.
 const (
 	latencyWakes = 50
-	latencyLoad  = 0.35
+	latencyLoad  = 0.6
 )
 
 // problem returns the vCPUs that are there as a problem, with their indexes, and whether others were there at the last call.
