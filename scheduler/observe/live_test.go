@@ -40,7 +40,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Of two processes that play ping-pong over pipes, and two that sleep and wake by themselves, the two players are found to be linked, and no others.
+// Of two processes that play ping-pong over pipes, and two that sleep and wake by themselves, the two players come out as the one link. On a
+// busy machine a chance link may come first; it must go.
 func TestPairsLive(t *testing.T) {
 	var ends [4]*os.File
 	for i := range 2 {
@@ -76,10 +77,11 @@ func TestPairsLive(t *testing.T) {
 	w := NewWatcher()
 	defer w.Close()
 	var pairs Pairs
+	var all []Link
 	last := map[string]Sample{}
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for begin := time.Now(); time.Since(begin) < 30*time.Second; <-tick.C {
+	for begin := time.Now(); time.Since(begin) < 60*time.Second; <-tick.C {
 		deltas := map[string]Sample{}
 		var dt time.Duration
 		for _, it := range items {
@@ -94,15 +96,11 @@ func TestPairsLive(t *testing.T) {
 		}
 		pairs.Observe(dt, deltas)
 		links := pairs.Links()
-		for _, l := range links {
-			if l.A != "ping" || l.B != "pong" || !(l.Rate >= pairRate) {
-				t.Fatalf("after %d epochs: %+v", pairs.epoch, links)
-			}
-		}
-		if len(links) == 1 {
+		if len(links) == 1 && links[0].A == "ping" && links[0].B == "pong" && links[0].Rate >= pairRate {
 			t.Logf("after %d epochs: %+v", pairs.epoch, links)
 			return
 		}
+		all = links
 	}
-	t.Errorf("no link found in %d epochs", pairs.epoch)
+	t.Errorf("after %d epochs the links are %+v, must be that of ping and pong alone", pairs.epoch, all)
 }
