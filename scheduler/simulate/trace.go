@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"time"
 )
 
@@ -210,6 +209,3 @@ func Read(r io.Reader) (*Trace, error) {
 	}
 	return t, t.Check()
 }
-
-// sane tells a finite number that is not negative.
-func sane(x float64) bool { return x >= 0 && !math.IsInf(x, 1) }
