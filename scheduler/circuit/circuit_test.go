@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/qenex/qenex-kernel/internal/qasm3"
 	"github.com/qenex/qenex-kernel/scheduler/anneal"
 )
 
@@ -80,16 +81,16 @@ func TestOptimum(t *testing.T) {
 		if err := c.WriteQASM(&text); err != nil {
 			t.Fatal(err)
 		}
-		p, err := parseQASM(text.String())
+		p, err := qasm3.Parse(text.String())
 		if err != nil {
 			t.Fatalf("%v in\n%s", err, &text)
 		}
-		if p.result["c"] != "q" || p.qubits["q"] != n {
-			t.Errorf("the program measures %v of %v", p.result, p.qubits)
+		if p.Result["c"] != "q" || p.Qubits["q"] != n {
+			t.Errorf("the program measures %v of %v", p.Result, p.Qubits)
 		}
 		s := newSimulator(c.energies)
 		s.run(c.gamma, c.beta)
-		amp := p.run("q")
+		amp := p.Run("q")
 		var overlap complex128
 		mean := 0.0
 		for k := range amp {
