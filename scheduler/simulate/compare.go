@@ -34,7 +34,7 @@ type Row struct {
 	Policy                     string
 	Score                      float64 // see Summarize
 	Makespan, WakeP50, WakeP99 time.Duration
-	LockMean, LockP99          time.Duration
+	LockMean, LockP99, LockMax time.Duration
 	SpinLost                   time.Duration
 	Fairness, PlannerCPU       float64
 	Migrations                 int
@@ -61,6 +61,7 @@ func Summarize(runs [][]*Result) []Row {
 		row.WakeP99 = duration(func(r *Result) time.Duration { return r.WakeP99 })
 		row.LockMean = duration(func(r *Result) time.Duration { return r.LockMean })
 		row.LockP99 = duration(func(r *Result) time.Duration { return r.LockP99 })
+		row.LockMax = duration(func(r *Result) time.Duration { return r.LockMax })
 		row.SpinLost = duration(func(r *Result) time.Duration { return r.SpinLost })
 		row.Migrations = median(runs, i, func(r *Result) int { return r.Migrations })
 		row.Fairness = median(runs, i, func(r *Result) float64 { return r.Fairness })
@@ -92,10 +93,10 @@ func median[T int | float64 | time.Duration](runs [][]*Result, i int, of func(*R
 // Table writes rows as Markdown.
 func Table(rows []Row) string {
 	var b strings.Builder
-	b.WriteString("| policy | score | makespan | wake-up p50 / p99 | lock mean / p99 | spun | fairness | migrations | planner CPU |\n|---|---|---|---|---|---|---|---|---|\n")
+	b.WriteString("| policy | score | makespan | wake-up p50 / p99 | lock mean / p99 / max | spun | fairness | migrations | planner CPU |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
-		fmt.Fprintf(&b, "| %s | %.2f | %.3f s | %s / %s | %s / %s | %.2f s | %.3f | %d | %.3f %% |\n", r.Policy, r.Score, r.Makespan.Seconds(),
-			short(r.WakeP50), short(r.WakeP99), short(r.LockMean), short(r.LockP99), r.SpinLost.Seconds(), r.Fairness, r.Migrations, 100*r.PlannerCPU)
+		fmt.Fprintf(&b, "| %s | %.2f | %.3f s | %s / %s | %s / %s / %s | %.2f s | %.3f | %d | %.3f %% |\n", r.Policy, r.Score, r.Makespan.Seconds(),
+			short(r.WakeP50), short(r.WakeP99), short(r.LockMean), short(r.LockP99), short(r.LockMax), r.SpinLost.Seconds(), r.Fairness, r.Migrations, 100*r.PlannerCPU)
 	}
 	return b.String()
 }

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestCompare prints the tables of BENCHMARKS.md: QENEX_SIMULATE is the sizes to run, QENEX_SEEDS how many held-out seeds, or "training".
+// TestCompare prints the tables of BENCHMARKS.md: QENEX_SIMULATE is the sizes to run, QENEX_MIXES the mixes
+// (all), QENEX_SEEDS how many seeds (5), QENEX_FIRST from which on; with QENEX_TRAINING they are training seeds, otherwise held-out ones.
 //
 //	QENEX_SIMULATE=small,medium,large go test -run TestCompare -v -timeout 1h ./scheduler/simulate
 func TestCompare(t *testing.T) {
@@ -20,6 +21,7 @@ func TestCompare(t *testing.T) {
 	if n, err := strconv.Atoi(os.Getenv("QENEX_SEEDS")); err == nil {
 		seeds = n
 	}
+	first, _ := strconv.Atoi(os.Getenv("QENEX_FIRST"))
 	if os.Getenv("QENEX_TRAINING") != "" {
 		seed = Training
 	}
@@ -35,7 +37,7 @@ func TestCompare(t *testing.T) {
 		for _, mix := range mixes {
 			var runs [][]*Result
 			for i := range seeds {
-				tr, err := Generate(mix, size, seed(i))
+				tr, err := Generate(mix, size, seed(first+i))
 				if err != nil {
 					t.Fatal(err)
 				}
