@@ -150,7 +150,8 @@ func (s *improving) over(sweeps int) bool {
 
 // length is that of a run in sweeps: what the budget has left, as far as that can be told, but not much more than longest.
 func (s *improving) length(run int) int {
-	longest := 512 << min(20, run/2)
+	// Few items need many runs more than long ones.
+	longest := min(512, max(32, 8*s.best.Items())) << min(20, run/4)
 	left := math.MaxInt32
 	if s.options.Sweeps > 0 {
 		left = s.options.Sweeps - s.sweeps

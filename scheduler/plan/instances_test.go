@@ -68,7 +68,7 @@ func anything(r *rand.Rand, vcpus int, h *host.Topology) *Problem {
 		}
 		if r.IntN(3) == 0 {
 			p.Weights = DefaultWeights()
-			p.Weights.Core, p.Weights.Package = r.Float64(), r.Float64()
+			p.Weights.Core, p.Weights.Package = 0.3*r.Float64(), 0.3*r.Float64()
 		}
 		if f, err := p.field(); err == nil && f.cost(f.begin()).Broken == 0 {
 			return p

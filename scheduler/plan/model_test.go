@@ -4,7 +4,6 @@ import (
 	"context"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/qenex/qenex-kernel/scheduler/anneal"
 	"github.com/qenex/qenex-kernel/scheduler/circuit"
@@ -99,7 +98,7 @@ func TestBadEncodings(t *testing.T) {
 	}
 }
 
-// TestSettings: classes get their numbers; hogs float where pinning would be unfair, and nobody else.
+// TestSettings: classes get their numbers; hogs float where pinning would be unfair.
 func TestSettings(t *testing.T) {
 	p := &Problem{Host: host.Synthetic(1, 1, 1, 2, 1), VCPUs: []VCPU{{Load: 1, Now: -1}, {Load: 1, Now: -1}, {Load: 1, Now: -1}, {Load: 0.01, Latency: true, Now: -1}}}
 	pl := &Plan{CPU: []int{0, 0, 1, 1}}
@@ -109,7 +108,7 @@ func TestSettings(t *testing.T) {
 			t.Errorf("hog %d of three on two CPUs may run on %v", i, got[i].CPUs)
 		}
 	}
-	if !slices.Equal(got[3].CPUs, []int{1}) || got[3].Slice != 100*time.Microsecond || got[3].Weight <= got[0].Weight {
+	if y := DefaultPolicy(); !slices.Equal(got[3].CPUs, []int{0, 1}) || got[3].Slice != y.LatencySlice || got[3].Weight != y.LatencyWeight || got[0].Weight != 0 {
 		t.Errorf("a server gets %+v, a hog %+v", got[3], got[0])
 	}
 	p.VCPUs[0].Pin = []int{0}
