@@ -96,8 +96,8 @@ func (c *cgroups) path(tid int, mount, controller string, v2 bool) (string, erro
 	}
 	for line := range strings.Lines(string(b)) {
 		part := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
-		if len(part) != 3 || strings.HasPrefix(part[2], "/..") || !strings.HasPrefix(part[2], "/") {
-			continue
+		if len(part) != 3 || !strings.HasPrefix(part[2], "/") || strings.Contains(part[2]+"/", "/../") {
+			continue // "/.." is outside of this process's cgroup namespace
 		}
 		if v2 && part[0] == "0" || !v2 && has(strings.Split(part[1], ","), controller) {
 			return filepath.Join(mount, part[2]), nil

@@ -285,6 +285,32 @@ func TestFindCgroups(t *testing.T) {
 	}
 }
 
+// text is a file system in which every file says the same.
+type text string
+
+func (b text) ReadFile(string) ([]byte, error) { return []byte(b), nil }
+func (text) WriteFile(string, string) error    { return fs.ErrPermission }
+func (text) Mkdir(string) error                { return fs.ErrPermission }
+func (text) Remove(string) error               { return fs.ErrPermission }
+
+func FuzzCgroupOfThread(f *testing.F) {
+	for _, s := range []string{"0::/", "0::/a.slice/b:c\n", "1:cpu:/\n0::/x\n", "4:cpuacct,cpu:/docker/1\n", "0::/../other\n", "1:cpu:x", "1:cpu", "0::/a/../../b"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		for _, v2 := range []bool{false, true} {
+			c := cgroups{Mount: mountV2, V2: v2, Sets: mountV2, Sets2: v2, proc: "/proc", files: text(s)}
+			dir, err := c.of(1)
+			if err != nil || dir != "" && dir != mountV2 && !strings.HasPrefix(dir, mountV2+"/") {
+				t.Errorf("%q: %q, %v", s, dir, err)
+			}
+			if left := c.left(1, []int{0}); len(left) > 1 {
+				t.Errorf("%q: CPUs %v", s, left)
+			}
+		}
+	})
+}
+
 func BenchmarkApplySame(b *testing.B) {
 	a, err := New(Options{})
 	if err != nil {

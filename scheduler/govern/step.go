@@ -105,9 +105,7 @@ func (g *Governor) step(ctx context.Context) error {
 		}
 	}
 	score, ok := Score(items)
-	if ok {
-		g.tell(Event{Kind: Observed, Items: items, Score: score, Baseline: s.baseline.mean(), Noise: s.baseline.noise()})
-	}
+	g.tell(Event{Kind: Observed, Items: items, Score: score, Baseline: s.baseline.mean(), Noise: s.baseline.noise()})
 	if s.phase != observing {
 		s.age++
 		if ok {
