@@ -53,7 +53,9 @@ func leaks(m *testing.M) int {
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // of the other processes
 	before := descriptors()
 	code := m.Run()
-	if slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") && !strings.HasPrefix(a, "-test.fuzzcachedir") }) {
+	if slices.ContainsFunc(os.Args, func(a string) bool {
+		return strings.HasPrefix(a, "-test.fuzz") && !strings.HasPrefix(a, "-test.fuzzcachedir")
+	}) {
 		return code // the fuzzing engine has goroutines of its own
 	}
 	deadline := time.Now().Add(10 * time.Second)
