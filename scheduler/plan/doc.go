@@ -12,6 +12,7 @@
 //	+ SMT       * sum over cores s              of L(p)*L(q)/C(s) for its threads p < q
 //	+ Cache     * sum over caches g             of K(g)^2/n(g)
 //	+ Link      * sum over links i, j           of rate*D(p(i),p(j))
+//	+             sum over links i, j apart     of alternate * what the two would cost on one CPU of capacity 1, by Crowding and Latency
 //	+ Gang      * sum over i < j on one CPU p   of l(i)*l(j)/c(p), of one gang: whoever spins may spin for one who cannot run
 //	+ Mixed     * sum over i < j on one CPU p   of l(i)*l(j)/c(p), not of one gang, once for each of the two that is in a gang
 //	+ Latency   * sum over i that wake briefly  of (L(p(i))-l(i))/c(p(i))
@@ -20,6 +21,8 @@
 //
 // All terms but the last line's are sums over pairs of vCPUs: Model gives them as a QUBO. Power, the last line, is not quadratic, and
 // Model leaves it out.
+//
+// So two that wait for each other are as well off on one CPU as apart, and better by what their messages cost.
 //
 // A unit of cost is half a CPU lost: two vCPUs of load 1 that share a CPU lose one CPU, and cost 2 more than apart. DefaultWeights says
 // what the others are in this unit.

@@ -41,8 +41,17 @@ type item struct {
 }
 
 type link struct {
-	to int32
-	w  float64
+	to    int32
+	w     float64 // for each unit of distance
+	apart float64 // on different CPUs
+}
+
+func (l *link) cost(distance uint8) float64 {
+	e := l.w * float64(distance)
+	if distance > 0 {
+		e += l.apart
+	}
+	return e
 }
 
 // dense numbers keys in the order of their first appearance.
@@ -130,9 +139,11 @@ func newField(p *Problem) (*field, error) {
 	f.gangs, f.tenants = len(gangs), len(tenants)
 	f.links, f.apart = make([][]link, len(f.items)), make([][]int32, len(f.items))
 	for _, l := range p.Links {
-		if wt := w.Link * l.Rate; wt > 0 {
-			f.links[l.A] = append(f.links[l.A], link{int32(l.B), wt})
-			f.links[l.B] = append(f.links[l.B], link{int32(l.A), wt})
+		a, b := &f.items[l.A], &f.items[l.B]
+		apart := l.Alternate * (2*w.Crowding*a.load*b.load + w.Latency*(a.latency*b.load+b.latency*a.load))
+		if wt := w.Link * l.Rate; wt+apart > 0 {
+			f.links[l.A] = append(f.links[l.A], link{int32(l.B), wt, apart})
+			f.links[l.B] = append(f.links[l.B], link{int32(l.A), wt, apart})
 		}
 	}
 	for _, a := range p.Apart {
@@ -159,7 +170,7 @@ func (f *field) cost(cpu []int) Cost {
 		}
 		for _, l := range f.links[i] {
 			if int(l.to) < i {
-				c.Links += l.w * float64(f.dist[p*len(f.cpus)+cpu[l.to]])
+				c.Links += l.cost(f.dist[p*len(f.cpus)+cpu[l.to]])
 			}
 		}
 		here := &s.cpus[p]

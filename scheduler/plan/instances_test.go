@@ -28,14 +28,14 @@ func fleet(vcpus int, h *host.Topology, seed uint64) *Problem {
 			case 1:
 				v.Load = busy * (0.2 + 0.4*r.Float64())
 				if k > 0 {
-					p.Links = append(p.Links, Link{first + k - 1, first + k, 1e5 * r.Float64() * r.Float64()})
+					p.Links = append(p.Links, Link{first + k - 1, first + k, 1e5 * r.Float64() * r.Float64(), r.Float64()})
 				}
 			case 2:
 				v.Load = busy
 			default:
 				v.Load, v.Latency = 0.2*busy*r.Float64(), true
 				if k > 0 {
-					p.Links = append(p.Links, Link{first, first + k, 1e4 * r.Float64()})
+					p.Links = append(p.Links, Link{first, first + k, 1e4 * r.Float64(), r.Float64()})
 				}
 			}
 			p.VCPUs = append(p.VCPUs, v)

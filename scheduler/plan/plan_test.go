@@ -55,6 +55,16 @@ func formula(p *Problem, cpu []int) Cost {
 	}
 	for _, l := range p.Links {
 		c.Links += w.Link * l.Rate * h.Distance(cpu[l.A], cpu[l.B])
+		if a, b := p.VCPUs[l.A], p.VCPUs[l.B]; cpu[l.A] != cpu[l.B] {
+			both := 2 * w.Crowding * a.Load * b.Load
+			if a.Latency {
+				both += w.Latency * b.Load
+			}
+			if b.Latency {
+				both += w.Latency * a.Load
+			}
+			c.Links += l.Alternate * both
+		}
 	}
 	for i, v := range p.VCPUs {
 		x := h.CPUs[cpu[i]]
@@ -311,9 +321,10 @@ func TestBadInput(t *testing.T) {
 		"now":                        {func(p *Problem) { p.VCPUs[0].Now = -2 }, []string{`"a"`, "-2"}},
 		"weight":                     {func(p *Problem) { p.Weights.SMT = math.NaN() }, []string{"weight", "NaN"}},
 		"negative weight":            {func(p *Problem) { p.Weights.Gang = -1 }, []string{"weight", "-1"}},
-		"link":                       {func(p *Problem) { p.Links = []Link{{0, 3, 1}} }, []string{"link 0", "3"}},
-		"link to itself":             {func(p *Problem) { p.Links = []Link{{1, 1, 1}} }, []string{"link 0"}},
-		"link rate":                  {func(p *Problem) { p.Links = []Link{{0, 1, math.Inf(1)}} }, []string{`"a"`, `"b"`, "Inf"}},
+		"link":                       {func(p *Problem) { p.Links = []Link{{0, 3, 1, 0}} }, []string{"link 0", "3"}},
+		"link to itself":             {func(p *Problem) { p.Links = []Link{{1, 1, 1, 0}} }, []string{"link 0"}},
+		"link share":                 {func(p *Problem) { p.Links = []Link{{0, 1, 1, 1.5}} }, []string{"link 0", "1.5"}},
+		"link rate":                  {func(p *Problem) { p.Links = []Link{{0, 1, math.Inf(1), 0}} }, []string{`"a"`, `"b"`, "Inf"}},
 		"apart":                      {func(p *Problem) { p.Apart = [][2]int{{0, -1}} }, []string{"-1"}},
 		"apart from itself":          {func(p *Problem) { p.Apart = [][2]int{{2, 2}} }, []string{`"c"`, "itself"}},
 		"many vCPUs":                 {func(p *Problem) { p.VCPUs = make([]VCPU, MaxVCPUs+1) }, []string{"8193"}},

@@ -43,6 +43,8 @@ type Link struct {
 	A    int     `json:"a"`
 	B    int     `json:"b"`
 	Rate float64 `json:"rate"`
+	// Alternate is the share of their running during which the other waits for an answer: from 0, independent, to 1, never both at once.
+	Alternate float64 `json:"alternate,omitempty"`
 }
 
 // Weights are those of the terms of the cost, 0 or more. All zero stands for DefaultWeights.
@@ -68,7 +70,7 @@ func DefaultWeights() Weights {
 		Link:      2e-6, // a message takes 1 us of a CPU longer for each unit of distance
 		Gang:      4,    // who spins for one that cannot run wastes what it gets
 		Mixed:     0.5,  // a member that waits for its CPU lets others spin
-		Latency:   1,    // a wake-up waits as often as its CPU is busy
+		Latency:   0.15, // a wake-up waits as often as its CPU is busy, though Settings lets it go before the others; never worth an idle CPU
 		Migration: 0.01, // a move to another CPU of the cache must win a hundredth of a CPU
 		Core:      0,    // power is not saved unless asked for
 		Package:   0,
@@ -208,6 +210,9 @@ func (p *Problem) check() error {
 	for k, l := range p.Links {
 		if l.A == l.B || min(l.A, l.B) < 0 || max(l.A, l.B) >= len(p.VCPUs) {
 			return fmt.Errorf("plan: link %d is of vCPUs %d and %d of %d: two, counted from 0, are needed", k, l.A, l.B, len(p.VCPUs))
+		}
+		if !within(l.Alternate, 1) {
+			return fmt.Errorf("plan: link %d, of %s and %s, alternates for a share of %v: 0 to 1 is possible", k, p.name(l.A), p.name(l.B), l.Alternate)
 		}
 		if !within(l.Rate, MaxRate) {
 			return fmt.Errorf("plan: link %d, of %s and %s, has a rate of %v a second: 0 to %v is possible", k, p.name(l.A), p.name(l.B), l.Rate, MaxRate)

@@ -19,8 +19,9 @@ type Policy struct {
 	LatencyWeight int // of cgroup v2
 	LatencyLoad   float64
 	LatencySlice  time.Duration // of EEVDF: who has a short one is served soon after it wakes
-	// LongSlice is for all others that share their CPUs with none who wakes briefly.
-	LongSlice time.Duration
+	// GangSlice is for members of gangs, and LongSlice for all others, if they share their CPUs with none who wakes briefly; where others
+	// meet members of gangs, GangSlice is for all.
+	GangSlice, LongSlice time.Duration
 	// Unfair is how much more of its load one batch vCPU of a cache may get than another before those that share it float over their
 	// CPUs; 0: they never float.
 	Unfair float64
@@ -29,7 +30,7 @@ type Policy struct {
 // DefaultPolicy serves those who wake briefly at once, and lets the others run long where that keeps nobody waiting: a guest that is
 // interrupted while it holds a lock lets others spin, and to interrupt one at all is dear. BENCHMARKS.md has what that wins.
 func DefaultPolicy() Policy {
-	return Policy{LatencyWeight: 932, LatencyLoad: 0.3, LatencySlice: 100 * time.Microsecond, LongSlice: 100 * time.Millisecond, Unfair: 1.1}
+	return Policy{LatencyWeight: 932, LatencyLoad: 0.3, LatencySlice: 100 * time.Microsecond, GangSlice: 40 * time.Millisecond, LongSlice: 100 * time.Millisecond, Unfair: 1.1}
 }
 
 // Settings says what to apply to every vCPU, by DefaultPolicy.
@@ -54,6 +55,10 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 	for _, a := range p.Apart {
 		floats[a[0]], floats[a[1]] = false, false
 	}
+	inCache := map[int][]int{} // IDs of CPUs
+	for _, c := range p.Host.CPUs {
+		inCache[c.LLC] = append(inCache[c.LLC], c.ID)
+	}
 	// Those of one cache, and of one tenant where tenants share no core, float together.
 	type group struct {
 		llc    int
@@ -64,14 +69,7 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 	for i, v := range p.VCPUs {
 		load[pl.CPU[i]] += v.Load
 		if v.Latency && floats[i] && !p.Separate {
-			// It wakes where there is room.
-			var ids []int
-			for _, c := range p.Host.CPUs {
-				if c.LLC == p.Host.CPUs[pl.CPU[i]].LLC && (v.Pin == nil || slices.Contains(v.Pin, c.ID)) {
-					ids = append(ids, c.ID)
-				}
-			}
-			out[i].CPUs = ids
+			out[i].CPUs = v.allowed(inCache[p.Host.CPUs[pl.CPU[i]].LLC]) // it wakes where there is room
 		} else if floats[i] && y.Unfair > 0 && !v.Latency {
 			g := group{llc: p.Host.CPUs[pl.CPU[i]].LLC}
 			if p.Separate {
@@ -86,6 +84,9 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 		for _, i := range members {
 			c := p.Host.CPUs[pl.CPU[i]]
 			ids = append(ids, c.ID)
+			if !p.Separate {
+				ids = append(ids, inCache[c.LLC]...)
+			}
 			got := min(1, c.Capacity/load[pl.CPU[i]])
 			least, most = min(least, got), max(most, got)
 		}
@@ -95,23 +96,34 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 		slices.Sort(ids)
 		ids = slices.Compact(ids)
 		for _, i := range members {
-			pin := p.VCPUs[i].Pin
-			out[i].CPUs = slices.DeleteFunc(slices.Clone(ids), func(id int) bool { return pin != nil && !slices.Contains(pin, id) })
+			out[i].CPUs = p.VCPUs[i].allowed(ids)
 		}
 	}
-	waited := map[int]bool{} // CPUs that somebody needs soon
+	soon, spun := map[int]bool{}, map[int]bool{} // CPUs that somebody needs soon, or that somebody may spin for
 	for i, v := range p.VCPUs {
-		if v.Latency && v.Load > 0 {
+		for _, id := range out[i].CPUs {
+			soon[id] = soon[id] || v.Latency && v.Load > 0
+			spun[id] = spun[id] || v.Gang != 0
+		}
+	}
+	for i, v := range p.VCPUs {
+		on := func(cpus map[int]bool) bool {
+			return slices.ContainsFunc(out[i].CPUs, func(id int) bool { return cpus[id] })
+		}
+		switch {
+		case v.Latency:
 			out[i].Slice = y.LatencySlice
-			for _, id := range out[i].CPUs {
-				waited[id] = true
-			}
-		}
-	}
-	for i, v := range p.VCPUs {
-		if !v.Latency && !slices.ContainsFunc(out[i].CPUs, func(id int) bool { return waited[id] }) {
+		case on(soon):
+		case on(spun):
+			out[i].Slice = y.GangSlice
+		default:
 			out[i].Slice = y.LongSlice
 		}
 	}
 	return out
+}
+
+// allowed returns those of some CPUs that the vCPU may run on.
+func (v *VCPU) allowed(ids []int) []int {
+	return slices.DeleteFunc(slices.Clone(ids), func(id int) bool { return v.Pin != nil && !slices.Contains(v.Pin, id) })
 }

@@ -116,7 +116,7 @@ func (s *state) talk(i int, p int32) float64 {
 	e, row := 0.0, s.dist[int(p)*len(s.cpus):][:len(s.cpus)]
 	for _, l := range s.links[i] {
 		if q := s.at[l.to]; q >= 0 {
-			e += l.w * float64(row[q])
+			e += l.cost(row[q])
 		}
 	}
 	return e
@@ -214,7 +214,7 @@ func (s *state) Delta(i, choice int) float64 {
 	from, to := s.dist[int(p)*n:][:n], s.dist[int(q)*n:][:n]
 	for _, l := range s.links[i] {
 		r := s.at[l.to]
-		d += l.w * float64(int(to[r])-int(from[r]))
+		d += l.cost(to[r]) - l.cost(from[r])
 	}
 	return d
 }
@@ -229,7 +229,7 @@ func (s *state) Deltas(i int, out []float64) {
 	for _, l := range s.links[i] {
 		row := s.dist[int(s.at[l.to])*n:][:n]
 		for k, q := range may {
-			out[k] += l.w * float64(row[q])
+			out[k] += l.cost(row[q])
 		}
 	}
 	now := out[s.choice[i]]
