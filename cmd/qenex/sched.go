@@ -32,9 +32,11 @@ type schedCmd struct {
 	Apply    schedApplyCmd    `cmd:"" help:"Place the running guests, measure, and take back what does not pay."`
 	Watch    schedWatchCmd    `cmd:"" help:"Do that, and show it."`
 	Simulate schedSimulateCmd `cmd:"" help:"Play traces of vCPUs on hosts that do not exist, under all policies."`
+	Bench    schedBenchCmd    `cmd:"" help:"Measure mixes of native guests on this machine under all policies."`
 	Solve    schedSolveCmd    `cmd:"" help:"Solve a max-cut or QUBO file."`
 	QASM     schedQASMCmd     `cmd:"" name:"qasm" help:"Print the quantum circuit (QAOA, OpenQASM 3) of a small problem, or say what hardware measured with it."`
 	Guard    schedGuardCmd    `cmd:"" hidden:"" help:"Put back what sched apply changed, when it is gone."`
+	Load     schedLoadCmd     `cmd:"" hidden:"" help:"The program in the guests of sched bench."`
 }
 
 // seedFlag makes what is random repeatable.
