@@ -95,7 +95,7 @@ func open(o Options, groups cgroups) (*Applier, error) {
 	}
 	if groups.Mount == "" {
 		a.limit(fmt.Sprintf("no cgroups with a cpu controller below %s: weights become nice values, and nothing can be limited to a quota", o.CgroupRoot))
-		if b, err := os.ReadFile("/proc/sys/kernel/sched_autogroup_enabled"); err == nil && strings.TrimSpace(string(b)) == "1" {
+		if autogroups() {
 			a.limit("nice values count only among the threads of one session, as kernel.sched_autogroup_enabled is 1")
 		}
 	}
@@ -131,8 +131,9 @@ func (a *Applier) limit(text string) {
 }
 
 // Apply makes the settings, one for each target, the whole of what is set: a field that is zero is as it was before the first Apply, and so is
-// everything of targets that are no longer named. A weight of 100 without a quota is what a thread has, and needs no cgroup; another one is
-// the target's as a whole, among the threads and groups of its own cgroup. What is so already is not set again. Threads that have ended, may not be changed or were
+// everything of targets that are no longer named. A weight of 100 without a quota is what a thread has, and needs no cgroup. Other weights are
+// nice values of threads if no target has a quota and all are of one cgroup, as groups make wake-ups late (scheduler/mix: ten times);
+// else they are those of cgroups for each target as a whole, among the threads and groups of its own cgroup. What is so already is not set again. Threads that have ended, may not be changed or were
 // changed by somebody else are counted in the report; an error says that the settings are nonsense or that the guard is gone, and that
 // nothing more was changed.
 func (a *Applier) Apply(targets []Target, settings []plan.Setting) (Report, error) {
@@ -152,12 +153,45 @@ func (a *Applier) Apply(targets []Target, settings []plan.Setting) (Report, erro
 	for _, m := range a.made {
 		m.used = false
 	}
-	pass := pass{a: a, wanted: map[process.ID]outcome{}}
+	pass := pass{a: a, wanted: map[process.ID]outcome{}, nice: !a.noNice && a.siblings(targets, settings)}
 	for i := range targets {
 		pass.place(&targets[i], &settings[i])
 	}
 	pass.leave(targets)
 	return pass.count(), a.guard.failed()
+}
+
+// siblings says whether nice values count among all targets, and are enough.
+func (a *Applier) siblings(targets []Target, settings []plan.Setting) bool {
+	automatic, groups := autogroups(), map[string]bool{}
+	for i, t := range targets {
+		if settings[i].Quota > 0 {
+			return false
+		}
+		id, err := process.Find(t.PID)
+		if err != nil {
+			continue
+		}
+		group := ""
+		if r := a.ledger.records[id]; r != nil {
+			group = r.Was.Group
+		} else if group, err = a.ledger.Groups.of(t.PID); err != nil {
+			continue
+		}
+		if automatic && group == a.ledger.Groups.Mount {
+			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/autogroup", t.PID))
+			session, _, _ := strings.Cut(string(b), " ")
+			group += " " + session
+		}
+		groups[group] = true
+	}
+	return len(groups) <= 1
+}
+
+// autogroups says whether the kernel makes a group of its own for the threads of each session.
+func autogroups() bool {
+	b, err := os.ReadFile("/proc/sys/kernel/sched_autogroup_enabled")
+	return err == nil && strings.TrimSpace(string(b)) == "1"
 }
 
 func check(t *Target, s *plan.Setting) error {

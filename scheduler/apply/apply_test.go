@@ -276,10 +276,10 @@ func TestWeightAndQuota(t *testing.T) {
 	if filepath.Dir(dir) != was.Group || read(dir, "/cpu.shares") != "2048" || read(dir, "/cpu.cfs_quota_us") != "50000" {
 		t.Errorf("in %s: %s shares, quota %s", dir, read(dir, "/cpu.shares"), read(dir, "/cpu.cfs_quota_us"))
 	}
-	if r := a.must(t, targets, []plan.Setting{{Weight: 10}}); r.Changed != 0 {
+	if r := a.must(t, targets, []plan.Setting{{Weight: 10, Quota: 1}}); r.Changed != 0 {
 		t.Errorf("%+v: only the group was to change", r)
 	}
-	if read(dir, "/cpu.shares") != "102" || read(dir, "/cpu.cfs_quota_us") != "-1" {
+	if read(dir, "/cpu.shares") != "102" || read(dir, "/cpu.cfs_quota_us") != "100000" {
 		t.Errorf("%s shares, quota %s", read(dir, "/cpu.shares"), read(dir, "/cpu.cfs_quota_us"))
 	}
 	child := g.more(t, "child") // in the group, too
@@ -287,7 +287,12 @@ func TestWeightAndQuota(t *testing.T) {
 	if _, err := os.Stat(dir); !os.IsNotExist(err) || stateOf(t, g.tid).Group != was.Group || stateOf(t, child).Group != was.Group {
 		t.Errorf("a group without a use: %v", err)
 	}
+	// Without a quota, and with all targets in one group, nice values will do.
 	a.must(t, targets, []plan.Setting{{Weight: 50}})
+	if now := stateOf(t, g.tid); now.Group != was.Group || now.Nice != min(was.Nice+3, 19) {
+		t.Errorf("weight 50: %+v, %+v before", now, was)
+	}
+	a.must(t, targets, []plan.Setting{{Weight: 50, Quota: 2}})
 	dir = stateOf(t, g.tid).Group
 	if r, err := a.Restore(); err != nil || r.Threads < 2 {
 		t.Errorf("%+v, %v", r, err)

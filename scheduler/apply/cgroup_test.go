@@ -152,7 +152,7 @@ func TestUnified(t *testing.T) {
 		t.Fatal(err)
 	}
 	targets := []Target{g.worker(), h.worker()}
-	settings := []plan.Setting{{Weight: 250, Quota: 1.5}, {Weight: 50}}
+	settings := []plan.Setting{{Weight: 250, Quota: 1.5}, {Weight: 50, Quota: 1}}
 	if r := a.must(t, targets, settings); r.Changed != 2 || len(r.Warnings) != 0 {
 		t.Errorf("%+v", r)
 	}
@@ -163,7 +163,7 @@ func TestUnified(t *testing.T) {
 	if first := *u.groups[u.at(g.tid)]; first != (unit{true, false, "250", "150000 100000"}) {
 		t.Errorf("%+v", first)
 	}
-	if second := *u.groups[u.at(h.tid)]; second != (unit{true, false, "50", ""}) {
+	if second := *u.groups[u.at(h.tid)]; second != (unit{true, false, "50", "100000 100000"}) {
 		t.Errorf("%+v", second)
 	}
 	writes := u.writes

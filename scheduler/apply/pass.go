@@ -15,6 +15,7 @@ import (
 type pass struct {
 	a      *Applier
 	wanted map[process.ID]outcome // threads of its targets
+	nice   bool                   // weights are nice values
 	report Report
 }
 
@@ -154,7 +155,11 @@ func (p *pass) next(t *Target, s *plan.Setting, r *record, now state, theirs fie
 		}
 	}
 	if s.Weight > 0 && s.Weight != neutral || s.Quota > 0 {
-		if dir := p.a.groupOf(t, r.Was.Group, s); dir != "" {
+		dir := ""
+		if !p.nice {
+			dir = p.a.groupOf(t, r.Was.Group, s)
+		}
+		if dir != "" {
 			next.Set.Group = dir
 		} else if now.Fair && s.Weight > 0 && !p.a.noNice {
 			next.Set.Nice = min(max(r.Was.Nice+niceOf(s.Weight), -20), 19)

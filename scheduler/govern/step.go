@@ -334,7 +334,12 @@ func (g *Governor) problem(items []Item, vcpus []observe.Item) (p *plan.Problem,
 		a, okA := first[l.A]
 		b, okB := first[l.B]
 		if okA && okB && a != b {
-			p.Links = append(p.Links, plan.Link{A: a, B: b, Rate: min(l.Rate, plan.MaxRate)})
+			link := plan.Link{A: a, B: b, Rate: min(l.Rate, plan.MaxRate)}
+			// Who never wakes but for the other waits for it.
+			if most := max(items[part[a]].Wakeups, items[part[b]].Wakeups); most > 0 {
+				link.Alternate = min(1, link.Rate/most)
+			}
+			p.Links = append(p.Links, link)
 		}
 	}
 	if g.c.Prepare != nil {

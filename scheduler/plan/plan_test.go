@@ -209,7 +209,7 @@ func TestNearOptimum(t *testing.T) {
 		}
 		keeps(t, p, exact)
 		for _, m := range []anneal.Method{anneal.SA, anneal.SQA} {
-			pl, err := p.Solve(ctx, Options{Method: m, Seed: seed, Sweeps: 6000})
+			pl, err := p.Solve(ctx, Options{Method: m, Seed: seed, Sweeps: 12000})
 			if err != nil {
 				t.Fatalf("seed %d: %v", seed, err)
 			}

@@ -175,7 +175,11 @@ func (w *watcher) problem(m *Machine, epoch time.Duration) (p *plan.Problem, ids
 			delete(w.rates, pair)
 			continue
 		}
-		p.Links = append(p.Links, plan.Link{A: a, B: b, Rate: rate})
+		link := plan.Link{A: a, B: b, Rate: rate}
+		if most := max(w.loads[pair[0]].wakes, w.loads[pair[1]].wakes); most > 0 {
+			link.Alternate = min(1, rate/2/most) // rate counts both directions
+		}
+		p.Links = append(p.Links, link)
 	}
 	slices.SortFunc(p.Links, func(a, b plan.Link) int { return cmp.Or(cmp.Compare(a.A, b.A), cmp.Compare(a.B, b.B)) })
 	changed = !slices.Equal(ids, w.known)
