@@ -14,7 +14,7 @@ import (
 type schedBenchCmd struct {
 	seedFlag `embed:""`
 	Mixes    []string      `name:"mix" placeholder:"NAME" help:"Only these mixes: gangs, pairs, batch, servers, all (default: each). As in: --mix gangs,servers"`
-	Policies []string      `name:"policy" placeholder:"NAME" help:"Only these policies: kernel, balance, gangs, greedy, random, planner, classes (the planner's slices and weights without its placement) (default: each). As in: --policy kernel,planner"`
+	Policies []string      `name:"policy" placeholder:"NAME" help:"Only these policies: kernel, balance, gang, greedy, random, planner, classes (the planner's slices and weights without its placement) (default: each). As in: --policy kernel,planner"`
 	Length   time.Duration `default:"5s" placeholder:"TIME" help:"How long a mix runs under a policy (default: ${default}). As in: --length 10s"`
 	Rounds   int           `default:"3" placeholder:"N" help:"How often: the table has medians (default: ${default}). As in: --rounds 5"`
 	JSON     bool          `name:"json" help:"Print every measurement as a line of JSON. As in: --json >runs.jsonl"`
