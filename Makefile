@@ -57,7 +57,7 @@ test-vtpm: guest ## have a stock Debian kernel read the TPM that it was measured
 test-uroot: ## run the tests of the u-root guest's own module
 	cd guest/uroot && $(GO) test ./...
 
-test-quantum: ## run the tests of the quantum process scheduler: solvers, circuits (QENEX_GSET=DIR: also on the G-set files there)
+test-quantum: ## run the tests of the quantum process scheduler: solvers, circuits, planner, simulator (QENEX_GSET=DIR: also on the G-set files there)
 	CGO_ENABLED=0 $(GO) test -count=1 -v ./scheduler/...
 
 test-ai: ## run the tests of the learning parts (build tag ai)
