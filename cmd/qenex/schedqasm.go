@@ -27,7 +27,7 @@ type schedQASMCmd struct {
 // Help is the text behind the flags.
 func (c *schedQASMCmd) Help() string {
 	return fmt.Sprintf(`At most %d variables, which are the qubits: in a placement, one for each vCPU and CPU. The angles are found on a
-simulator, where a circuit of that size takes about 10 s a layer; the same problem and depth give the same circuit.
+simulator, where a circuit of that size takes about 5 s a layer; the same problem and depth give the same circuit.
 
 Examples:
   qenex sched qasm ring.txt --depth 2 >ring.qasm
