@@ -28,9 +28,10 @@ HOSTILE_PACKAGES ?= ./virtio $(addprefix ./virtio/,mmio pci block nic vsock cons
 .PHONY: build run test test-go test-race test-svm test-debian test-vtpm test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
 	guest guest-stock guest-lean guest-bench guest-debian install uninstall clean distclean clean-guest help
 
-build: ## build bin/qenex, a static binary, and bin/qenex-vmm, the same for kernels only
+build: ## build bin/qenex, a static binary, bin/qenex-vmm, the same for kernels only, and bin/qenex-picture, which draws
 	CGO_ENABLED=0 $(GO) build -trimpath -tags '$(BUILD_TAGS)' -ldflags '-s -w -X main.version=$(VERSION)' -o bin/qenex ./cmd/qenex
 	CGO_ENABLED=0 $(GO) build -trimpath -tags 'kernelonly $(BUILD_TAGS)' -ldflags '-s -w -X main.version=$(VERSION)' -o bin/qenex-vmm ./cmd/qenex
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o bin/qenex-picture ./cmd/qenex-picture
 
 run: build ## run a Linux program in a virtual machine of its own; no guest to download
 	packaging/demo
@@ -103,6 +104,7 @@ guest-bench: ## make the guest that `make bench` measures devices with
 install: build ## install binary, man page, completions, licences and a udev rule to copy, under DESTDIR and PREFIX
 	install -D -m 755 bin/qenex '$(DESTDIR)$(PREFIX)/bin/qenex'
 	install -D -m 755 bin/qenex-vmm '$(DESTDIR)$(PREFIX)/bin/qenex-vmm'
+	install -D -m 755 bin/qenex-picture '$(DESTDIR)$(PREFIX)/bin/qenex-picture'
 	install -d '$(DESTDIR)$(PREFIX)/share/man/man1' '$(DESTDIR)$(PREFIX)/share/bash-completion/completions' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions' '$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d'
 	bin/qenex man >'$(DESTDIR)$(PREFIX)/share/man/man1/qenex.1'
@@ -113,7 +115,7 @@ install: build ## install binary, man page, completions, licences and a udev rul
 	@echo 'If only root may open /dev/kvm here: $(PREFIX)/share/doc/qenex/65-qenex-kvm.rules says what to do.'
 
 uninstall: ## remove what install put there
-	rm -f '$(DESTDIR)$(PREFIX)/bin/qenex' '$(DESTDIR)$(PREFIX)/bin/qenex-vmm' '$(DESTDIR)$(PREFIX)/share/man/man1/qenex.1' \
+	rm -f '$(DESTDIR)$(PREFIX)/bin/qenex' '$(DESTDIR)$(PREFIX)/bin/qenex-vmm' '$(DESTDIR)$(PREFIX)/bin/qenex-picture' '$(DESTDIR)$(PREFIX)/share/man/man1/qenex.1' \
 		'$(DESTDIR)$(PREFIX)/share/bash-completion/completions/qenex' \
 		'$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_qenex' \
 		'$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/qenex.fish' \

@@ -19,11 +19,6 @@ const (
 	Binary Vartype = "BINARY" // 0 and 1: a QUBO
 )
 
-var (
-	vartypeLine = regexp.MustCompile(`^\s*#.*?vartype[:=]\s*([-_.a-zA-Z0-9]+)`)
-	offsetLine  = regexp.MustCompile(`^\s*#\s*offset=(\S+)\s*$`)
-)
-
 // ReadCOO reads a binary quadratic model as D-Wave's dimod writes it: lines `i j bias`, variables counted from 0, i = j being a linear
 // bias, and comments that begin with #. The comment `# vartype=SPIN` or `# vartype=BINARY` is needed. The format has no constant: as an
 // extension, which dimod takes for a comment, WriteCOO writes and ReadCOO reads `# offset=1.5`. A bias given twice is an error.
@@ -32,6 +27,9 @@ func ReadCOO(r io.Reader) (*Model, Vartype, error) {
 	var terms []Coupling
 	var offset float64
 	offsets, n := 0, 0
+	// Here, and not when the program starts: that is done more often.
+	vartypeLine := regexp.MustCompile(`^\s*#.*?vartype[:=]\s*([-_.a-zA-Z0-9]+)`)
+	offsetLine := regexp.MustCompile(`^\s*#\s*offset=(\S+)\s*$`)
 	err := lines(r, func(line string) (err error) {
 		w := strings.Fields(line)
 		if len(w) == 0 {
