@@ -56,7 +56,7 @@ func (m *Mix) Problem(h *host.Topology) *plan.Problem {
 	for i, g := range m.Guests {
 		p.VCPUs = append(p.VCPUs, plan.VCPU{Name: g.Name, Load: declaredLoad[g.Kind], Latency: g.Latency(), Gang: g.Gang, Now: -1})
 		if g.Peer > i {
-			p.Links = append(p.Links, plan.Link{A: i, B: g.Peer, Rate: declaredRate})
+			p.Links = append(p.Links, plan.Link{A: i, B: g.Peer, Rate: declaredRate, Alternate: 1})
 		}
 	}
 	return p
@@ -73,7 +73,7 @@ func (r *Running) targets() []apply.Target {
 
 // settle applies settings once. A guest's threads inherit what they start with, so that nothing is left to do until the end.
 func (r *Running) settle(settings []plan.Setting) (func() error, error) {
-	a, err := apply.New(apply.Options{CgroupRoot: noCgroups})
+	a, err := apply.New(apply.Options{})
 	if err != nil {
 		return nil, err
 	}
@@ -87,9 +87,6 @@ func (r *Running) settle(settings []plan.Setting) (func() error, error) {
 	}
 	return a.Close, nil
 }
-
-// noCgroups makes weights nice values: a cgroup for each guest makes wake-ups ten times as late on Linux 6.18.
-const noCgroups = "/proc/self/no-cgroups"
 
 // pinned pins every guest to the CPU of a placement, and does nothing else.
 type pinned struct {

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -57,7 +56,8 @@ func (g *guest) said() []byte {
 	return bytes.Clone(g.output.Bytes())
 }
 
-// Start starts the guests of a mix, which will work for length, and returns when all are ready. The end of ctx kills them.
+// Start starts the guests of a mix, which will work for length, and returns when all are ready. The end of ctx kills them; if this
+// process is killed they end by themselves: their standard input does, or their time.
 func Start(ctx context.Context, m Mix, p Programs, length time.Duration) (_ *Running, err error) {
 	if err := m.check(); err != nil {
 		return nil, err
@@ -128,7 +128,6 @@ func (r *Running) spawn(ctx context.Context, p Programs) error {
 		if declared.Peer >= 0 {
 			c.Stdout = out[declared.Peer]
 		}
-		c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		c.WaitDelay = 5 * time.Second
 		if err := c.Start(); err != nil {
 			return fmt.Errorf("mix %s: start guest %s: %w", r.Mix.Name, declared.Name, err)
