@@ -25,7 +25,7 @@ HOSTILE_PACKAGES ?= ./virtio $(addprefix ./virtio/,mmio pci block nic vsock cons
 
 .DEFAULT_GOAL := build
 .NOTPARALLEL:
-.PHONY: build run test test-go test-race test-svm test-debian test-vtpm test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
+.PHONY: build run demo-sched test test-go test-race test-svm test-debian test-vtpm test-uroot test-quantum test-ai stress-test bench bench-svm fuzz lint \
 	guest guest-stock guest-lean guest-bench guest-debian install uninstall clean distclean clean-guest help
 
 build: ## build bin/qenex, a static binary, bin/qenex-vmm, the same for kernels only, and bin/qenex-picture, which draws
@@ -35,6 +35,9 @@ build: ## build bin/qenex, a static binary, bin/qenex-vmm, the same for kernels 
 
 run: build ## run a Linux program in a virtual machine of its own; no guest to download
 	packaging/demo
+
+demo-sched: build ## place eight native guests on this machine's CPUs: with a plan that pays, and with one that does not (1 minute)
+	packaging/demo-sched
 
 test: guest lint test-uroot test-svm test-debian test-vtpm test-race test-go ## run every test: lint, the svm lane, the race detector, go test
 

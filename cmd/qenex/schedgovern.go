@@ -4,9 +4,11 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/qenex/qenex-kernel/scheduler/apply"
@@ -21,6 +23,7 @@ type governFlags struct {
 	Epoch      time.Duration  `default:"1s" placeholder:"TIME" help:"How often guests are looked at (default: ${default}); less often if that would cost too much. As in: --epoch 200ms"`
 	Budget     time.Duration  `default:"5ms" placeholder:"TIME" help:"How long a plan is searched (default: ${default}). As in: --budget 20ms"`
 	Hysteresis float64        `default:"0.05" placeholder:"SHARE" help:"A plan is tried if it promises to save this share of the present cost (default: ${default}). As in: --hysteresis 0.2"`
+	Weights    string         `placeholder:"JSON|FILE" help:"Weights of the objective, where they are not the default ones; qenex sched plan --json shows all. As in: --weights '{\"crowding\":2}'"`
 	JSON       bool           `name:"json" help:"Print every event as a line of JSON. As in: --json | jq 'select(.event == \"reverted\")'"`
 }
 
@@ -36,10 +39,34 @@ func (f *governFlags) config() (c govern.Config, err error) {
 	case !(f.Hysteresis > 0 && f.Hysteresis < 1):
 		return c, usageError("--hysteresis %v: more than 0 and less than 1 is possible", f.Hysteresis)
 	}
+	weights, err := f.weights()
+	if err != nil {
+		return c, err
+	}
 	self, err := os.Executable()
 	return govern.Config{
-		Epoch: f.Epoch, Budget: f.Budget, Hysteresis: f.Hysteresis, Seed: f.Seed, Guard: []string{self, "sched", "guard"},
+		Epoch: f.Epoch, Budget: f.Budget, Hysteresis: f.Hysteresis, Seed: f.Seed, Weights: weights, Guard: []string{self, "sched", "guard"},
 	}, err
+}
+
+// weights reads those of the objective.
+func (f *governFlags) weights() (w planner.Weights, err error) {
+	if f.Weights == "" {
+		return planner.DefaultWeights(), nil
+	}
+	text := []byte(f.Weights)
+	if !strings.HasPrefix(f.Weights, "{") {
+		if text, err = os.ReadFile(f.Weights); err != nil {
+			return w, inputError("--weights: %w", err)
+		}
+	}
+	if err := json.Unmarshal(text, &w); err != nil {
+		return w, inputError("--weights: %w", err)
+	}
+	if err := w.Check(); err != nil {
+		return w, inputError("--weights: %w", err)
+	}
+	return w, nil
 }
 
 // govern runs a governor until the time is over, Ctrl-C, or done says so of an event. show gets every event.

@@ -271,12 +271,16 @@ func TestScore(t *testing.T) {
 		{nil, 0, false},
 		{[]Item{{}}, 0, false},
 		{[]Item{{Run: math.NaN()}}, 0, false},
+		{[]Item{{Wait: 2}}, 1.5, true},
 		{[]Item{{Run: 1}}, 0, true},
-		{[]Item{{Run: 0.5, Wait: 0.5}, {Run: 1}, {}}, 0.25, true},
-		{[]Item{{Run: 0.05, Wait: 0.05, Latency: true}, {Run: 1}}, 0.4, true},
+		{[]Item{{Run: 0.5, Wait: 0.5}, {Run: 1}, {}}, 0.25 + 0.5/2, true},
+		{[]Item{{Run: 0.5, Wait: 0.5}, {Run: 0.5, Wait: 0.5}, {Run: 1}}, 1.0 / 3, true},
+		{[]Item{{Run: 0.5, Wait: 1.5}}, 0.5 + 0.5/2, true},
+		{[]Item{{Run: 1.5, Wait: 1.5}, {Run: 0.5}}, 0.125, true},
+		{[]Item{{Run: 0.05, Wait: 0.05, Latency: true}, {Run: 1}}, 0.4 + 0.05/2, true},
 		{[]Item{{Run: 0.5, Wait: 0.5, Gang: 7}, {Run: 1, Gang: 7}, {Run: 1}, {Gang: 7}}, 0.2, true},
 	} {
-		if score, ok := Score(c.items); math.Abs(score-c.score) > 1e-12 || ok != c.ok {
+		if score, ok := Score(c.items, 2); math.Abs(score-c.score) > 1e-12 || ok != c.ok {
 			t.Errorf("%+v: %v %v", c.items, score, ok)
 		}
 	}

@@ -8,33 +8,38 @@ const (
 	idle          = 0.002 // CPUs: who wants less does not count
 )
 
-// Score says how badly the items of an epoch were served: the share of the time they were ready in which they waited for a CPU, averaged over
-// the items. Items that wake briefly and often count fourfold, members of a gang as often as it has members: while one waits, the others may
-// spin for it. What they waste so is not seen, nor what caches do. 0 is best; ok is false if nobody wanted anything.
-func Score(items []Item) (score float64, ok bool) {
+// Score says how badly the items of an epoch were served on so many CPUs: the share of the time they were ready in which they waited for
+// a CPU, averaged over the items, and the share of the CPUs that did nothing while somebody waited. Items that wake briefly and often count
+// fourfold, members of a gang as often as it has members: while one waits, the others may spin for it. What they waste so is not seen, nor
+// what caches do. 0 is best; ok is false if nobody wanted anything.
+func Score(items []Item, cpus int) (score float64, ok bool) {
 	members := map[int]int{}
 	for _, it := range items {
 		if it.Gang != 0 && it.Run+it.Wait > idle {
 			members[it.Gang]++
 		}
 	}
-	var sum, count float64
+	var sum, count, wanted, used float64
 	for _, it := range items {
-		ready := it.Run + it.Wait
+		// Threads of a guest that wait behind each other want no more than its CPUs.
+		ready := min(it.Run+it.Wait, max(1, math.Ceil(it.Run)))
 		if !(ready > idle) {
 			continue
 		}
+		wanted += ready
+		used += it.Run
 		w := float64(max(1, members[it.Gang]))
 		if it.Latency {
 			w *= latencyCounts
 		}
-		sum += w * it.Wait / ready
+		sum += w * (ready - it.Run) / ready
 		count += w
 	}
 	if count == 0 {
 		return 0, false
 	}
-	return sum / count, true
+	idled := min(wanted, float64(cpus)) - used
+	return sum/count + max(0, idled)/float64(cpus), true
 }
 
 // scores are those of the last epochs of one kind.

@@ -104,7 +104,7 @@ func (g *Governor) step(ctx context.Context) error {
 			}
 		}
 	}
-	score, ok := Score(items)
+	score, ok := Score(items, len(s.topology.CPUs))
 	g.tell(Event{Kind: Observed, Items: items, Score: score, Baseline: s.baseline.mean(), Noise: s.baseline.noise()})
 	if s.phase != observing {
 		s.age++
@@ -321,7 +321,8 @@ func (g *Governor) problem(items []Item, vcpus []observe.Item) (p *plan.Problem,
 	for i, it := range items {
 		n := 1
 		if vcpus[i].Whole {
-			n = max(1, min(int(math.Ceil(it.Load-0.1)), len(s.topology.CPUs)))
+			// Its threads may wait behind each other: what waits counts no more than what runs.
+			n = max(1, min(int(math.Ceil(min(it.Load, 2*it.Run)-0.1)), len(s.topology.CPUs)))
 		}
 		first[it.Name] = len(p.VCPUs)
 		for range n {

@@ -77,6 +77,16 @@ func DefaultWeights() Weights {
 	}
 }
 
+// Check says whether all weights are numbers within limits.
+func (w Weights) Check() error {
+	for _, x := range []float64{w.Crowding, w.SMT, w.Cache, w.Link, w.Gang, w.Mixed, w.Latency, w.Migration, w.Core, w.Package} {
+		if !within(x, 1e6) {
+			return fmt.Errorf("plan: a weight of %v: 0 to 1e6 is possible", x)
+		}
+	}
+	return nil
+}
+
 // Problem is vCPUs to be placed on a host. Nothing here changes it.
 type Problem struct {
 	Host  *host.Topology `json:"host"`
@@ -189,11 +199,8 @@ func (p *Problem) check() error {
 	case len(p.Links) > MaxLinks || len(p.Apart) > MaxLinks:
 		return fmt.Errorf("plan: %d links and %d pairs apart: at most %d", len(p.Links), len(p.Apart), MaxLinks)
 	}
-	w := p.Weights
-	for _, x := range []float64{w.Crowding, w.SMT, w.Cache, w.Link, w.Gang, w.Mixed, w.Latency, w.Migration, w.Core, w.Package} {
-		if !within(x, 1e6) {
-			return fmt.Errorf("plan: a weight of %v: 0 to 1e6 is possible", x)
-		}
+	if err := p.Weights.Check(); err != nil {
+		return err
 	}
 	for i, v := range p.VCPUs {
 		switch {
