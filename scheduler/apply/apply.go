@@ -84,12 +84,9 @@ func New(o Options) (*Applier, error) {
 func open(o Options, groups cgroups) (*Applier, error) {
 	a := &Applier{made: map[groupKey]*made{}, ledger: ledger{kernel: kernel{Groups: groups}}}
 	a.ledger.clear()
-	probe := make(chan time.Duration)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread that was tried on ends
-		probe <- baseSlice()
-	}()
-	a.ledger.Base = <-probe
+	runtime.LockOSThread()
+	a.ledger.Base = baseSlice()
+	runtime.UnlockOSThread()
 	if a.ledger.Base == 0 {
 		a.limit("this kernel takes no slices for ordinary threads: that needs Linux 6.12 or later")
 	}

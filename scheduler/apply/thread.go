@@ -114,13 +114,15 @@ func (k *kernel) renice(tid, was, nice int, slice time.Duration) error {
 	return k.setAttr(tid, nice, slice)
 }
 
-// baseSlice returns the slice of threads that have none of their own, or 0 if this kernel takes no slices.
+// baseSlice returns the slice of threads that have none of their own, or 0 if this kernel takes no slices. It tries that on the calling thread,
+// which stays as it was.
 func baseSlice() time.Duration {
 	const odd = 1234567 // ns, nobody's default
 	attr, err := unix.SchedGetAttr(0, 0)
 	if err != nil || !fair(attr) {
 		return 0
 	}
+	was := attr.Runtime
 	var seen [2]uint64
 	for i, ask := range []uint64{odd, 0} {
 		attr.Runtime = ask
@@ -134,6 +136,9 @@ func baseSlice() time.Duration {
 		seen[i] = now.Runtime
 	}
 	if seen[0] != odd {
+		return 0
+	}
+	if attr.Runtime = was; was != seen[1] && unix.SchedSetAttr(0, attr, 0) != nil {
 		return 0
 	}
 	return time.Duration(seen[1])
