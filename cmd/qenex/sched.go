@@ -24,7 +24,7 @@ import (
 
 // schedVerbs are the commands of the scheduler.
 type schedVerbs struct {
-	Sched schedCmd `cmd:"" group:"machines" help:"Place virtual CPUs on this host's CPUs by simulated quantum annealing; solve, simulate and measure."`
+	Sched schedCmd `cmd:"" group:"machines" help:"Place virtual CPUs on this host's CPUs by annealing; solve, simulate and measure."`
 }
 
 type schedCmd struct {

@@ -122,7 +122,7 @@ func TestSchedSolve(t *testing.T) {
 	}
 	out := filepath.Join(t.TempDir(), "cut")
 	text := must(t, "sched", "solve", name, "--budget", "20s", "--target", "160", "--workers", "2", "--out", out)
-	if !strings.HasPrefix(text, "cut 160, which is optimal\n") || !strings.Contains(text, "seed 1, method sqa") {
+	if !strings.HasPrefix(text, "cut 160, which is optimal\n") || !strings.Contains(text, "seed 1, method sa") {
 		t.Errorf("output %q", text)
 	}
 	sides, err := os.ReadFile(out)

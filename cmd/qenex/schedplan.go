@@ -19,7 +19,7 @@ import (
 type schedPlanCmd struct {
 	seedFlag `embed:""`
 	File     string         `arg:"" optional:"" placeholder:"FILE" help:"A problem as JSON: vcpus, and host, links, apart, separate, weights as needed; - is standard input. Without it: the guests that run on this host now."`
-	Method   string         `default:"sqa" enum:"sqa,sa,greedy,balance,gangs,random,exact" placeholder:"NAME" help:"sqa (simulated quantum annealing), sa (simulated annealing), greedy (the largest load to the least loaded CPU), balance (balance scheduling), gangs (gang scheduling), random, or exact (branch and bound, at most 12 vCPUs) (default: ${default}). As in: --method exact"`
+	Method   string         `default:"sa" enum:"sqa,sa,greedy,balance,gangs,random,exact" placeholder:"NAME" help:"sqa (simulated quantum annealing), sa (simulated annealing), greedy (the largest load to the least loaded CPU), balance (balance scheduling), gangs (gang scheduling), random, or exact (branch and bound, at most 12 vCPUs) (default: ${default}, which finds better plans than sqa in the same time). As in: --method exact"`
 	Budget   *time.Duration `placeholder:"TIME" help:"How long sqa and sa search (default: 250ms, or without end if --sweeps is given). As in: --budget 5ms"`
 	Sweeps   *int           `placeholder:"N" help:"How many sweeps sqa and sa search: the plan then depends on the seed alone, not on the machine. As in: --sweeps 500"`
 	Measure  time.Duration  `default:"1s" placeholder:"TIME" help:"Without FILE, how long to look at the guests (default: ${default}). As in: --measure 5s"`

@@ -17,7 +17,7 @@ type schedSolveCmd struct {
 	File     string         `arg:"" help:"The problem: a rudy file, as the G-set has them, or a COO file of D-Wave's dimod; - is standard input."`
 	Budget   *time.Duration `placeholder:"TIME" help:"How long to search (default: 10s, or without end if --sweeps is given). As in: --budget 12s"`
 	Sweeps   *int           `placeholder:"N" help:"How many sweeps to search: what is found then depends on the seed alone, not on the machine. As in: --sweeps 20000"`
-	Method   string         `default:"sqa" enum:"sqa,sa,multispin,pt,tabu,greedy" placeholder:"NAME" help:"sqa (simulated quantum annealing), sa (simulated annealing), multispin (the same, 64 replicas at once, for couplings of one size), pt (parallel tempering), tabu or greedy (default: ${default}). As in: --method pt"`
+	Method   string         `default:"sa" enum:"sqa,sa,multispin,pt,tabu,greedy" placeholder:"NAME" help:"sqa (simulated quantum annealing), sa (simulated annealing), multispin (the same, 64 replicas at once, for couplings of one size), pt (parallel tempering), tabu or greedy (default: ${default}, mostly the fastest). As in: --method pt"`
 	Target   *float64       `placeholder:"X" help:"Stop at this cut, or at this energy. As in: --target 11624"`
 	Replicas int            `placeholder:"N" help:"Replicas of sqa, or temperatures of pt (default: the method's own). As in: --replicas 16"`
 	Workers  int            `default:"1" placeholder:"N" help:"Threads that search (default: ${default}). As in: --workers 4"`
