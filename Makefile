@@ -19,7 +19,7 @@ SVM_PACKAGES  ?= ./kvm/... ./vcpu ./vcpu/cpuid ./vcpu/probe ./vmm/... ./gdbstub 
 SVM_ARTEFACTS ?= lean/bzImage,lean/vmlinux,stock/vmlinuz,stock/vmlinux,initramfs-busybox.cpio,initramfs-tiny.cpio,initramfs-uroot.cpio,busybox,initramfs-agent.cpio,initramfs-agent-stock.cpio
 # The rooms with more than one goroutine.
 RACE_PACKAGES ?= ./kvm/... ./memmap/... ./device/... ./virtio/... ./blockdev ./vcpu ./vmm ./internal/svmlane ./guestkernel ./usernet ./agent/... ./fleet ./gdbstub ./rootdisk/... ./tapnet \
-	./oci/container ./internal/process ./auditchain/... ./tpm/... ./trust ./scheduler/...
+	./oci/container ./internal/process ./auditchain/... ./tpm/... ./trust $(addprefix ./scheduler/,anneal apply govern mix observe plan simulate)
 # The devices that a hostile driver is let loose on.
 HOSTILE_PACKAGES ?= ./virtio $(addprefix ./virtio/,mmio pci block nic vsock console rng balloon fs9p)
 
