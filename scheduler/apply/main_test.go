@@ -16,8 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/qenex/qenex-kernel/scheduler/plan"
 	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/internal/kvmtest"
+	"github.com/qenex/qenex-kernel/scheduler/plan"
 )
 
 // self is this test binary, also for a user who cannot read the directory it is in.
@@ -37,7 +39,7 @@ func TestMain(m *testing.M) {
 		case "applier":
 			err = applier()
 		default:
-			os.Exit(leaks(m))
+			os.Exit(kvmtest.Main(m))
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -45,44 +47,7 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(leaks(m))
-}
-
-// leaks runs the tests and fails if they leave goroutines or descriptors behind.
-func leaks(m *testing.M) int {
-	os.Setenv("GORACE", "atexit_sleep_ms=0") // of the other processes
-	before := descriptors()
-	code := m.Run()
-	if slices.ContainsFunc(os.Args, func(a string) bool {
-		return strings.HasPrefix(a, "-test.fuzz") && !strings.HasPrefix(a, "-test.fuzzcachedir")
-	}) {
-		return code // the fuzzing engine has goroutines of its own
-	}
-	deadline := time.Now().Add(10 * time.Second)
-	for runtime.NumGoroutine() > 1 && time.Now().Before(deadline) {
-		runtime.Gosched()
-	}
-	if n := runtime.NumGoroutine(); code == 0 && n > 1 {
-		buf := make([]byte, 1<<16)
-		fmt.Fprintf(os.Stderr, "%d goroutines are left:\n%s\n", n, buf[:runtime.Stack(buf, true)])
-		code = 1
-	}
-	if after := descriptors(); code == 0 && after > before {
-		fmt.Fprintf(os.Stderr, "%d descriptors before the tests, %d after\n", before, after)
-		code = 1
-	}
-	return code
-}
-
-func descriptors() (n int) {
-	names, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range names {
-		// The poller and what testing keeps open for its own are not ours.
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(to, "anon_inode:[event") {
-			n++
-		}
-	}
-	return n
+	os.Exit(kvmtest.Main(m))
 }
 
 // guest is a program whose threads sleep. It says the ID of its worker. A line on its standard input, "thread" or "child", makes another

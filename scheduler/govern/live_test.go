@@ -6,18 +6,18 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/qenex/qenex-kernel/internal/kvmtest"
 	"github.com/qenex/qenex-kernel/internal/process"
 	"github.com/qenex/qenex-kernel/scheduler/apply"
 	"github.com/qenex/qenex-kernel/scheduler/observe"
 	"github.com/qenex/qenex-kernel/scheduler/plan"
-	"golang.org/x/sys/unix"
 )
 
 const self = "/proc/self/exe"
@@ -39,32 +39,7 @@ func TestMain(m *testing.M) {
 		io.Copy(io.Discard, os.Stdin)
 		os.Exit(0)
 	}
-	before := descriptors()
-	code := m.Run()
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > 1 && time.Now().Before(deadline); {
-		runtime.Gosched()
-	}
-	if n := runtime.NumGoroutine(); code == 0 && n > 1 {
-		buf := make([]byte, 1<<16)
-		fmt.Fprintf(os.Stderr, "%d goroutines are left:\n%s\n", n, buf[:runtime.Stack(buf, true)])
-		code = 1
-	}
-	if after := descriptors(); code == 0 && after > before {
-		fmt.Fprintf(os.Stderr, "%d descriptors before the tests, %d after\n", before, after)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func descriptors() (n int) {
-	names, _ := os.ReadDir("/proc/self/fd")
-	for _, e := range names {
-		// The runtime's poller is not ours.
-		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && !strings.HasPrefix(to, "anon_inode:[event") {
-			n++
-		}
-	}
-	return n
+	os.Exit(kvmtest.Main(m))
 }
 
 // TestLive governs processes that are busy, on this machine.
