@@ -20,8 +20,10 @@ type Policy struct {
 	LatencyLoad   float64
 	LatencySlice  time.Duration // of EEVDF: who has a short one is served soon after it wakes
 	// GangSlice is for members of gangs, and LongSlice for all others, if they share their CPUs with none who wakes briefly; where others
-	// meet members of gangs, GangSlice is for all.
+	// meet members of gangs, GangSlice is for all. The more share a CPU, the shorter they are, so that all had their turn after GangRound or
+	// LongRound.
 	GangSlice, LongSlice time.Duration
+	GangRound, LongRound time.Duration
 	// Unfair is how much more of its load one batch vCPU of a cache may get than another before those that share it float over their
 	// CPUs; 0: they never float.
 	Unfair float64
@@ -30,7 +32,8 @@ type Policy struct {
 // DefaultPolicy serves those who wake briefly at once, and lets the others run long where that keeps nobody waiting: a guest that is
 // interrupted while it holds a lock lets others spin, and to interrupt one at all is dear. BENCHMARKS.md has what that wins.
 func DefaultPolicy() Policy {
-	return Policy{LatencyWeight: 932, LatencyLoad: 0.3, LatencySlice: 100 * time.Microsecond, GangSlice: 40 * time.Millisecond, LongSlice: 100 * time.Millisecond, Unfair: 1.1}
+	return Policy{LatencyWeight: 932, LatencyLoad: 0.3, LatencySlice: 100 * time.Microsecond, GangSlice: 40 * time.Millisecond, LongSlice: 100 * time.Millisecond,
+		GangRound: 120 * time.Millisecond, LongRound: 300 * time.Millisecond, Unfair: 1.1}
 }
 
 // Settings says what to apply to every vCPU, by DefaultPolicy.
@@ -100,8 +103,12 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 		}
 	}
 	soon, spun := map[int]bool{}, map[int]bool{} // CPUs that somebody needs soon, or that somebody may spin for
+	sharers := map[int]float64{}
 	for i, v := range p.VCPUs {
 		for _, id := range out[i].CPUs {
+			if v.Load > 0 {
+				sharers[id] += 1 / float64(len(out[i].CPUs))
+			}
 			soon[id] = soon[id] || v.Latency && v.Load > 0
 			spun[id] = spun[id] || v.Gang != 0
 		}
@@ -115,12 +122,24 @@ func (p *Problem) SettingsOf(pl *Plan, y Policy) []Setting {
 			out[i].Slice = y.LatencySlice
 		case on(soon):
 		case on(spun):
-			out[i].Slice = y.GangSlice
+			out[i].Slice = turn(y.GangSlice, y.GangRound, out[i].CPUs, sharers)
 		default:
-			out[i].Slice = y.LongSlice
+			out[i].Slice = turn(y.LongSlice, y.LongRound, out[i].CPUs, sharers)
 		}
 	}
 	return out
+}
+
+// turn returns a slice, or less where that many share one of the CPUs that it would be too long until all had theirs.
+func turn(slice, round time.Duration, cpus []int, sharers map[int]float64) time.Duration {
+	most := 1.0
+	for _, id := range cpus {
+		most = max(most, sharers[id])
+	}
+	if round == 0 {
+		return slice
+	}
+	return min(slice, time.Duration(float64(round)/most))
 }
 
 // allowed returns those of some CPUs that the vCPU may run on.
