@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"image/png"
+	"math"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -286,6 +287,11 @@ func TestSchedPlan(t *testing.T) {
 		if !strings.Contains(text, word) {
 			t.Errorf("no %q in:\n%s", word, text)
 		}
+	}
+	qubo := filepath.Join(t.TempDir(), "plan.coo")
+	best := decoded[planned](t, "sched", "plan", name, "--method", "exact", "--json", "--qubo", qubo)
+	if got := decoded[solved](t, "sched", "solve", qubo, "--sweeps", "5000", "--json"); got.Energy == nil || math.Abs(*got.Energy-best.Plan.Cost.Total) > 1e-9 {
+		t.Errorf("the QUBO's optimum is %v, the plan's cost %v", got.Energy, best.Plan.Cost.Total)
 	}
 	plain := file(t, `{"vcpus": [{"name": "\u001b[31mred", "load": 0.5}]}`) // on this host
 	if text := must(t, "sched", "plan", plain, "--method", "greedy"); strings.Contains(text, "\x1b") || !strings.Contains(text, "[31mred 0.50") {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +25,7 @@ type schedPlanCmd struct {
 	Sweeps   *int           `placeholder:"N" help:"How many sweeps sqa and sa search: the plan then depends on the seed alone, not on the machine. As in: --sweeps 500"`
 	Measure  time.Duration  `default:"1s" placeholder:"TIME" help:"Without FILE, how long to look at the guests (default: ${default}). As in: --measure 5s"`
 	Compare  bool           `help:"Print what all other methods' plans cost beside. As in: --compare"`
+	QUBO     string         `name:"qubo" placeholder:"FILE" help:"Write the problem, but for power, as a QUBO in D-Wave's COO format: qenex sched solve and others' annealers take it. As in: --qubo problem.coo"`
 	PNG      string         `name:"png" placeholder:"FILE" help:"Draw the plan into a PNG file. As in: --png plan.png"`
 	JSON     bool           `name:"json" help:"Print JSON: the problem, the plan, what would be set for each vCPU, and the comparison. As in: --json | jq .problem >problem.json"`
 }
@@ -79,6 +81,19 @@ func (c *schedPlanCmd) options() (o planner.Options, err error) {
 	return o, nil
 }
 
+// writeQUBO writes a problem's model to a file.
+func writeQUBO(name string, p *planner.Problem) error {
+	m, _, err := p.Model()
+	if err != nil {
+		return inputError("--qubo: %w", err)
+	}
+	var b bytes.Buffer
+	if err := anneal.WriteCOO(&b, m, anneal.Binary); err != nil {
+		return err
+	}
+	return os.WriteFile(name, b.Bytes(), 0o666)
+}
+
 // planMethods are the methods in the order of the comparison.
 var planMethods = []string{"sqa", "sa", "greedy", "balance", "gangs", "random", "exact"}
 
@@ -111,6 +126,11 @@ func (c *schedPlanCmd) Run() error {
 	p, err := c.problem(ctx)
 	if err != nil {
 		return err
+	}
+	if c.QUBO != "" {
+		if err := writeQUBO(c.QUBO, p); err != nil {
+			return err
+		}
 	}
 	out := planned{Problem: p}
 	if out.Plan, err = planBy(ctx, p, c.Method, o); err != nil {

@@ -44,26 +44,6 @@ func ParseList(s string) ([]int, error) {
 	return slices.Compact(ids), nil
 }
 
-// FormatList writes sorted IDs as ParseList reads them.
-func FormatList(ids []int) string {
-	var b strings.Builder
-	for i := 0; i < len(ids); {
-		end := i
-		for end+1 < len(ids) && ids[end+1] == ids[end]+1 {
-			end++
-		}
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(strconv.Itoa(ids[i]))
-		if end > i {
-			b.WriteString("-" + strconv.Itoa(ids[end]))
-		}
-		i = end + 1
-	}
-	return b.String()
-}
-
 func parseID(s string) (int, error) {
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil {

@@ -38,12 +38,8 @@ func FuzzParseList(f *testing.F) {
 	f.Add("0-65535,0-")
 	f.Fuzz(func(t *testing.T, text string) {
 		ids, err := ParseList(text)
-		if err != nil {
-			return
-		}
-		again, err := ParseList(FormatList(ids))
-		if err != nil || !slices.Equal(again, ids) {
-			t.Errorf("%q is written as %q, which reads as %v, %v", text, FormatList(ids), again, err)
+		if err == nil && (!slices.IsSorted(ids) || len(slices.Compact(slices.Clone(ids))) != len(ids) || len(ids) > 0 && (ids[0] < 0 || ids[len(ids)-1] > maxID)) {
+			t.Errorf("%q is read as %v", text, ids)
 		}
 	})
 }
